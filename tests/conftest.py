@@ -1,0 +1,53 @@
+"""Fixtures that every test may use, and the check that the installed patch is the one in this tree."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import transformers
+
+TREE = Path(__file__).resolve().parent.parent
+DEVELOPMENT = "LLM_INTERPRET_DEV"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse to test installed files that differ from the tree: their results would say nothing about it."""
+    if os.environ.get(DEVELOPMENT):
+        return
+    installed = Path(transformers.__file__).parent
+    stale = []
+    for source in (TREE / "transformers_files").rglob("*"):
+        if not source.is_file() or "__pycache__" in source.parts:
+            continue
+        relative = source.relative_to(TREE / "transformers_files")
+        target = installed / relative
+        content = target.read_bytes() if target.is_file() else b""
+        added = relative.parts[0] == "interpretation"
+        if content != source.read_bytes() if added else not content.endswith(source.read_bytes()):
+            stale.append(str(relative))
+    if stale:
+        pytest.exit(f"installed files differ from the tree: {', '.join(stale)}; run: python install_patch.py", 2)
+
+
+@pytest.fixture(scope="session")
+def embedded_folder() -> Path:
+    """The folder of the embedded model, made at the first use."""
+    from embedded_model import ensure_embedded_model
+
+    return ensure_embedded_model()
+
+
+@pytest.fixture(scope="session")
+def embedded_tokenizer(embedded_folder: Path):
+    """The embedded model's tokenizer."""
+    return transformers.AutoTokenizer.from_pretrained(embedded_folder)
+
+
+@pytest.fixture(scope="session")
+def embedded_model(embedded_folder: Path):
+    """The embedded model in float32, in evaluation mode."""
+    import torch
+
+    return transformers.AutoModelForCausalLM.from_pretrained(embedded_folder, torch_dtype=torch.float32).eval()

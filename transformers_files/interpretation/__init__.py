@@ -1,0 +1,1 @@
+"""Natural-language interpretations of a language model's hidden embeddings."""
