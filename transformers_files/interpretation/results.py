@@ -1,0 +1,82 @@
+"""What comes out: one `Record` per interpretation, and the table of them in memory and as CSV.
+
+    results = interpret(model, tokenizer, "The capital of Italy is")
+    results[0].interpretation_text
+    results.dataframe()
+    results.to_csv("interpretations.csv")
+    read_csv("interpretations.csv")
+
+Records and their columns are described in `record`, the form of the file in `table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from .record import COLUMNS, OK, Record, token_pieces
+from .table import ResultsError, csv_header, csv_rows, read_records, table_row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["COLUMNS", "OK", "Interpretations", "Record", "ResultsError", "read_csv", "token_pieces"]
+
+
+class Interpretations(Sequence[Record]):
+    """An immutable sequence of records that knows its table forms."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Interpretations: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Interpretations:
+        found = self._records[index]
+        return Interpretations(found) if isinstance(index, slice) else found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Interpretations) and self._records == other._records
+
+    def __hash__(self) -> int:
+        return hash(self._records)
+
+    def __repr__(self) -> str:
+        examples = len({record.name for record in self._records})
+        return f"<{len(self)} interpretations of {examples} examples; .dataframe(), .to_csv(path)>"
+
+    def dataframe(self) -> DataFrame:
+        """A pandas DataFrame with the columns of the CSV; lists are Python lists, None where there is nothing."""
+        from pandas import DataFrame
+
+        return DataFrame([list(table_row(record)) for record in self._records], columns=list(COLUMNS))
+
+    def to_csv(self, path: str | Path, *, safe: bool = False) -> None:
+        """Write the table; see `table.csv_rows` for `safe`."""
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(csv_header())
+            file.writelines(csv_rows([record], safe=safe) for record in self._records)
+
+    def with_token_texts(self, tokenizer: Any) -> Interpretations:
+        """The same records with `interpretation_tokens` filled in from their token ids."""
+        return Interpretations(
+            replace(record, interpretation_tokens=token_pieces(tokenizer, record.interpretation))
+            for record in self._records
+        )
+
+
+def read_csv(path: str | Path) -> Interpretations:
+    """The interpretations of a CSV with (at least) the columns of `COLUMNS`, in any order.
+
+    Raises ResultsError with every problem (the first 20) and its line.
+    """
+    return Interpretations(read_records(path))
