@@ -1,0 +1,107 @@
+"""Surgery the slow and obvious way, to compare with: one row, one layer and one position at a time, without hooks.
+
+Every decoder layer is replaced by a module that rewrites its input and then calls the layer. Nothing here uses
+`transformers.interpretation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class RewritingLayer(nn.Module):
+    """A decoder layer whose input is rewritten wherever `insert_info` says so, in passes over the whole prompt."""
+
+    def __init__(self, layer: nn.Module, index: int, insert_info: Sequence[Mapping[Any, Any]], prompt_length: int):
+        super().__init__()
+        self.layer = layer
+        self.index = index
+        self.insert_info = insert_info
+        self.prompt_length = prompt_length
+        self.seen: Tensor | None = None
+        """[rows, columns, hidden]: what the layer was given in the last pass"""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if hidden.shape[1] >= self.prompt_length:
+            hidden = hidden.clone()
+            for row in range(hidden.shape[0]):
+                self.rewrite(hidden, row, self.insert_info[row * len(self.insert_info) // hidden.shape[0]])
+        self.seen = hidden
+        return self.layer(hidden, *args, **kwargs)
+
+    def rewrite(self, hidden: Tensor, row: int, info: Mapping[Any, Any]) -> None:
+        if self.index not in info:
+            return
+        locations, embedding = info[self.index]
+        strength = info["overlay_strength"]
+        for i, location in enumerate(locations):
+            position = location if location >= 0 else self.prompt_length + location
+            inserted = strength * embedding[0, i]
+            if info["replacing_mode"] == "addition":
+                hidden[row, position] = hidden[row, position] + inserted
+            elif strength == 1:
+                hidden[row, position] = inserted
+            else:
+                hidden[row, position] = (1 - strength) * hidden[row, position] + inserted
+
+
+def layer_list(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers, found by their qualified name."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    names = sorted((name for name in lists if name.split(".")[-1] in ("layers", "h")), key=len)
+    return lists[names[0]]
+
+
+@contextmanager
+def rewritten(
+    model: nn.Module, insert_info: Sequence[Mapping[Any, Any]], prompt_length: int
+) -> Iterator[list[RewritingLayer]]:
+    """The model with its decoder layers replaced; the same model as before afterwards."""
+    layers = layer_list(model)
+    originals = list(layers)
+    wrappers = [RewritingLayer(layer, i, insert_info, prompt_length) for i, layer in enumerate(originals)]
+    try:
+        for i, wrapper in enumerate(wrappers):
+            layers[i] = wrapper
+        yield wrappers
+    finally:
+        for i, layer in enumerate(originals):
+            layers[i] = layer
+
+
+def reference_pass(
+    model: nn.Module, tokens: Sequence[int], info: Mapping[Any, Any], prompt_length: int | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """One row without padding or cache: inputs of all layers, each [sequence, hidden]; logits [sequence, vocab]."""
+    with rewritten(model, [info], len(tokens) if prompt_length is None else prompt_length) as wrappers:
+        logits = model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
+        return [wrapper.seen[0] for wrapper in wrappers], logits
+
+
+@torch.no_grad()
+def reference_greedy(model: nn.Module, tokens: Sequence[int], info: Mapping[Any, Any], n: int) -> list[int]:
+    """The next n tokens by argmax, each from a pass over the whole sequence."""
+    sequence = list(tokens)
+    for _ in range(n):
+        sequence.append(int(reference_pass(model, sequence, info, len(tokens))[1][-1].argmax()))
+    return sequence[len(tokens) :]
+
+
+def reference_generate(
+    model: nn.Module, insert_info: Sequence[Mapping[Any, Any]], prompt_length: int, seed: int = 0, **kwargs: Any
+) -> Any:
+    """The library's own decoding over the rewritten layers; without a cache unless `use_cache=True` is given."""
+    torch.manual_seed(seed)
+    with rewritten(model, insert_info, prompt_length):
+        return model.generate(**{"use_cache": False, **kwargs})

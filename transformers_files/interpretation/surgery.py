@@ -1,0 +1,201 @@
+"""Surgery on hidden embeddings while a model runs.
+
+    plan = plan_surgery(insert_info, n_layers=..., hidden_size=..., batch_size=..., prompt_length=...)
+    with surgery(model, plan):
+        model(input_ids)            # or model.generate(input_ids, ...)
+
+Nothing stays behind: the hooks are gone after success, error and interrupt. Surgery that was planned and never took
+place is an error when the context ends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .families import decoder, decoder_layers
+from .insertions import REPLACING_MODES, LayerInsertion, SurgeryPlan, plan_surgery
+
+__all__ = ["REPLACING_MODES", "LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
+
+_UNOPERATED: ContextVar[bool] = ContextVar("unoperated", default=False)
+
+
+@contextmanager
+def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
+    """Carry out `plan` in every pass of `model` that this thread runs inside the context.
+
+    Raises `ValueError` for a layer that the model does not have, and `RuntimeError` when the context ends without an
+    exception and a planned insertion never took place.
+    """
+    owner, layers = decoder(model), decoder_layers(model)
+    if max(plan.layers) >= len(layers):
+        raise ValueError(f"layer {max(plan.layers)} is out of range; the model has layers 0 to {len(layers) - 1}")
+    operation = _Operation(plan)
+    with ExitStack() as stack:
+        stack.enter_context(_uncompiled())
+        stack.enter_context(_without_checkpointing(model))
+        handles = [
+            owner.register_forward_pre_hook(operation.start, with_kwargs=True),
+            owner.register_forward_hook(operation.finish),
+        ]
+        handles += [
+            layers[layer].register_forward_pre_hook(operation.at_layer(layer), with_kwargs=True)
+            for layer in plan.layers
+        ]
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+    operation.check_complete()
+
+
+@contextmanager
+def unoperated() -> Iterator[None]:
+    """Passes that this thread runs inside the context see no surgery."""
+    token = _UNOPERATED.set(True)
+    try:
+        yield
+    finally:
+        _UNOPERATED.reset(token)
+
+
+def cached_length(past_key_values: Any) -> int:
+    """Columns that a key/value cache of any tested version holds."""
+    if past_key_values is None:
+        return 0
+    if hasattr(past_key_values, "get_seq_length"):
+        return int(past_key_values.get_seq_length())
+    if len(past_key_values) == 0 or past_key_values[0] is None:
+        return 0
+    return past_key_values[0][0].shape[-2]  # a tuple of (key, value) per layer, [batch, heads, columns, head size]
+
+
+class _Operation:
+    """The state of one surgery: where the pass in hand begins, what it replaced, what is still to be done."""
+
+    def __init__(self, plan: SurgeryPlan) -> None:
+        self.plan = plan
+        self.thread = threading.get_ident()
+        self.pending = {layer: torch.ones_like(at.rows, dtype=torch.bool) for layer, at in plan.layers.items()}
+        self.offset = 0
+        self.replaced: list[tuple[Tensor, Tensor]] = []
+
+    def active(self) -> bool:
+        return threading.get_ident() == self.thread and not _UNOPERATED.get()
+
+    def start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache."""
+        if self.active():
+            self.offset = _offset(module, args, kwargs)
+            self.replaced.clear()
+
+    def at_layer(self, layer: int) -> Callable[..., tuple[tuple, dict] | None]:
+        """The pre-hook of one decoder layer."""
+
+        def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+            if not self.active():
+                return None
+            if args:
+                return (self.operate(layer, args[0]), *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": self.operate(layer, kwargs["hidden_states"])}
+
+        return before
+
+    def operate(self, layer: int, hidden: Tensor) -> Tensor:
+        """The hidden states [rows, columns, hidden] of this pass after the surgery at `layer`."""
+        at = self.plan.layers[layer]
+        copies, rest = divmod(hidden.shape[0], self.plan.batch_size)
+        if rest or not copies:
+            raise RuntimeError(
+                f"layer {layer} runs {hidden.shape[0]} rows, which is no multiple of the planned {self.plan.batch_size}"
+            )
+        here = (at.positions >= self.offset) & (at.positions < self.offset + hidden.shape[1])
+        if not bool(here.any()):
+            return hidden
+        operated = _write(hidden, at, here, self.offset, copies)
+        self.pending[layer] &= ~here
+        self.replaced.append((hidden, operated))
+        return operated
+
+    def finish(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """After the decoder: the recorded hidden states become those that the layers saw."""
+        if not self.active() or not self.replaced:
+            return output
+        if isinstance(output, tuple):
+            output = tuple(self.corrected(part) for part in output)
+        elif isinstance(recorded := getattr(output, "hidden_states", None), tuple):
+            output["hidden_states"] = self.corrected(recorded)
+        self.replaced.clear()
+        return output
+
+    def corrected(self, recorded: Any) -> Any:
+        if not isinstance(recorded, tuple):
+            return recorded
+        operated = {id(before): after for before, after in self.replaced}
+        return tuple(operated.get(id(state), state) for state in recorded)
+
+    def check_complete(self) -> None:
+        for layer, pending in self.pending.items():
+            if bool(pending.any()):
+                first = int(pending.nonzero()[0])
+                at = self.plan.layers[layer]
+                raise RuntimeError(
+                    f"the surgery at row {int(at.rows[first])}, layer {layer}, position {int(at.positions[first])} "
+                    "never took place: no pass of this thread ran that layer over that position; run the model that was "
+                    "given to surgery(), over the whole prompt"
+                )
+
+
+def _write(hidden: Tensor, at: LayerInsertion, here: Tensor, offset: int, copies: int) -> Tensor:
+    """One indexed write, out of place: the caller's tensors stay, and gradients flow through both operands.
+
+    Mixes in float32 (float64 for a float64 model) and rounds once to the type of the layer.
+    """
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    copy = torch.arange(copies).repeat(int(here.sum()))
+    rows = at.rows[here].repeat_interleave(copies) * copies + copy
+    columns = (at.positions[here] - offset).repeat_interleave(copies)
+    where = (rows.to(hidden.device), columns.to(hidden.device))
+    strength, keep = (
+        factor[here].repeat_interleave(copies).to(exact).to(hidden.device).unsqueeze(-1)
+        for factor in (at.strength, at.keep)
+    )
+    vectors = at.vectors[here.to(at.vectors.device)].repeat_interleave(copies, dim=0).to(hidden.device, hidden.dtype)
+    kept = torch.where(keep == 0, 0.0, keep * hidden[where].to(exact))  # 0 · infinity would be NaN
+    return hidden.index_put(where, (strength * vectors.to(exact) + kept).to(hidden.dtype))
+
+
+def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:
+    """Absolute column of the first position of the pass in hand."""
+    if args:
+        kwargs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments | kwargs
+    cache_position = kwargs.get("cache_position")
+    if cache_position is not None:
+        return int(cache_position[0])
+    return cached_length(kwargs.get("past_key_values"))
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """A compiled model that has run ignores new hooks; an old torch without the switch ends in `check_complete`."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if set_stance else nullcontext()
+
+
+@contextmanager
+def _without_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Gradient checkpointing runs the layers again in the backward pass, when the hooks are gone."""
+    modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
+    for module in modules:
+        module.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.gradient_checkpointing = True
