@@ -1,0 +1,72 @@
+"""Key/value caches of every transformers version behind few verbs: empty, length, select rows, repeat rows.
+
+    cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
+    out = model(input_ids, past_key_values=cache, use_cache=True)
+    wide = repeat_rows(out.past_key_values, 64)      # one prompt, 64 continuations
+    rest = select_rows(wide, rows_that_go_on)        # rows that have ended leave
+
+A verb never changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
+prefix among several batches takes a new object from `repeat_rows` or `select_rows` for each.
+
+Two representations exist. A *legacy* cache is a tuple of `(keys, values)` per layer: all of 4.34.0, and families that
+came late to cache objects. The others are `DynamicCache` objects, whose inside has changed three times. The engine
+makes them without a config, so that every layer keeps every position: sliding-window families then mask by position
+instead of throwing positions away, and a row's cache never depends on how it came to be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+try:
+    from transformers.cache_utils import DynamicCache
+except ImportError:  # before 4.36 there are only tuples
+    DynamicCache = None
+
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, each `[batch, key/value heads, sequence, head size]`."""
+
+
+def empty_cache(model: nn.Module) -> Any:
+    """What to pass as `past_key_values` with the first tokens; None where the model makes its own tuples."""
+    if DynamicCache is None or not getattr(model, "_supports_cache_class", True):
+        return None
+    return DynamicCache()
+
+
+def length(cache: Any) -> int:
+    """Number of token positions in the cache; 0 for None."""
+    layers = [] if cache is None else _layers(cache)
+    return layers[0][0].shape[-2] if layers else 0
+
+
+def repeat_rows(cache: Any, rows: int) -> Any:
+    """A new cache of `rows` copies of the only row. Copies are views: memory is taken when tokens are appended."""
+    return _like(cache, [tuple(states.expand(rows, *states.shape[1:]) for states in layer) for layer in _layers(cache)])
+
+
+def select_rows(cache: Any, rows: torch.Tensor) -> Any:
+    """A new cache of the given rows `[n]`, in that order; a row may be given several times."""
+    return _like(cache, [tuple(states.index_select(0, rows.to(states.device)) for states in layer)
+                         for layer in _layers(cache)])
+
+
+def _layers(cache: Any) -> Layers:
+    if isinstance(cache, (tuple, list)):
+        return [(layer[0], layer[1]) for layer in cache]
+    if hasattr(cache, "layers"):  # from 4.54 on
+        return [(layer.keys, layer.values) for layer in cache.layers if getattr(layer, "keys", None) is not None]
+    return list(zip(cache.key_cache, cache.value_cache))
+
+
+def _like(cache: Any, layers: Layers) -> Any:
+    """A cache of the same representation as `cache` that holds `layers`."""
+    if isinstance(cache, (tuple, list)):
+        return tuple(layers)
+    made = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        made.update(keys, values, index)
+    return made
