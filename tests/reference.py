@@ -32,13 +32,14 @@ class RewritingLayer(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("layer"), name)
 
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if hidden.shape[1] >= self.prompt_length:
-            hidden = hidden.clone()
-            for row in range(hidden.shape[0]):
-                self.rewrite(hidden, row, self.insert_info[row * len(self.insert_info) // hidden.shape[0]])
-        self.seen = hidden
-        return self.layer(hidden, *args, **kwargs)
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if hidden_states.shape[1] >= self.prompt_length:
+            hidden_states = hidden_states.clone()
+            rows = hidden_states.shape[0]
+            for row in range(rows):
+                self.rewrite(hidden_states, row, self.insert_info[row * len(self.insert_info) // rows])
+        self.seen = hidden_states
+        return self.layer(hidden_states, *args, **kwargs)
 
     def rewrite(self, hidden: Tensor, row: int, info: Mapping[Any, Any]) -> None:
         if self.index not in info:

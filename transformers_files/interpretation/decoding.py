@@ -35,7 +35,7 @@ def refuse_unsupported(model: Any, arguments: Mapping[str, Any], config: Any, ba
             f"{mode.value} is not supported with insert_info on {version}, which runs it as remote code from {home}; "
             "use another decoding mode, or a version that has it built in (4.34.0 to 4.48.3)"
         )
-    if config.num_beams > 1 and batch_size > 1 and getattr(config, "low_memory", None):
+    if (config.num_beams or 1) > 1 and batch_size > 1 and getattr(config, "low_memory", None):
         raise ValueError(
             f"{mode.value} with low_memory=True is not supported with insert_info for a batch of {batch_size} on "
             f"{version}: its sub-batches mix up the rows; leave low_memory out, or give one row at a time"

@@ -121,7 +121,7 @@ def plan_surgery(
     """
     if insert_info is None:
         return None
-    if isinstance(insert_info, Mapping) or not isinstance(insert_info, Sequence):
+    if isinstance(insert_info, (Mapping, str)) or not isinstance(insert_info, Sequence):
         raise ValueError(
             f"insert_info must be a list with one dict per row of the batch, not a {type(insert_info).__name__}; "
             "for a batch of one give [insert_info]"

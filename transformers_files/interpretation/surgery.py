@@ -148,8 +148,8 @@ class _Operation:
                 at = self.plan.layers[layer]
                 raise RuntimeError(
                     f"the surgery at row {int(at.rows[first])}, layer {layer}, position {int(at.positions[first])} "
-                    "never took place: no pass of this thread ran that layer over that position; run the model that was "
-                    "given to surgery(), over the whole prompt"
+                    "never took place: no pass of this thread ran that layer over that position; run the model that "
+                    "was given to surgery(), over the whole prompt"
                 )
 
 
