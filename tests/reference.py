@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class RewritingLayer(nn.Module):
-    """A decoder layer whose input is rewritten wherever `insert_info` says so, in passes over the whole prompt."""
+    """A decoder layer whose input is rewritten wherever `insert_info` says so."""
 
     def __init__(self, layer: nn.Module, index: int, insert_info: Sequence[Mapping[Any, Any]], prompt_length: int):
         super().__init__()
@@ -33,28 +33,38 @@ class RewritingLayer(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if hidden_states.shape[1] >= self.prompt_length:
-            hidden_states = hidden_states.clone()
-            rows = hidden_states.shape[0]
-            for row in range(rows):
-                self.rewrite(hidden_states, row, self.insert_info[row * len(self.insert_info) // rows])
+        hidden_states = hidden_states.clone()
+        before = self.columns_in_cache(kwargs)
+        for row in range(hidden_states.shape[0]):
+            info = self.insert_info[row * len(self.insert_info) // hidden_states.shape[0]]
+            for column in range(hidden_states.shape[1]):
+                self.rewrite(hidden_states[row, column], before + column, info)
         self.seen = hidden_states
         return self.layer(hidden_states, *args, **kwargs)
 
-    def rewrite(self, hidden: Tensor, row: int, info: Mapping[Any, Any]) -> None:
+    def columns_in_cache(self, kwargs: Mapping[str, Any]) -> int:
+        """What this very layer has seen before this pass."""
+        cache = kwargs.get("past_key_values", kwargs.get("past_key_value"))
+        if cache is None:
+            return 0
+        return cache[0].shape[-2] if isinstance(cache, (tuple, list)) else int(cache.get_seq_length(self.index))
+
+    def rewrite(self, state: Tensor, position: int, info: Mapping[Any, Any]) -> None:
+        """Change the hidden state [hidden] of one absolute position."""
         if self.index not in info:
             return
         locations, embedding = info[self.index]
         strength = info["overlay_strength"]
         for i, location in enumerate(locations):
-            position = location if location >= 0 else self.prompt_length + location
+            if position != (location if location >= 0 else self.prompt_length + location):
+                continue
             inserted = strength * embedding[0, i]
             if info["replacing_mode"] == "addition":
-                hidden[row, position] = hidden[row, position] + inserted
+                state.copy_(state + inserted)
             elif strength == 1:
-                hidden[row, position] = inserted
+                state.copy_(inserted)
             else:
-                hidden[row, position] = (1 - strength) * hidden[row, position] + inserted
+                state.copy_((1 - strength) * state + inserted)
 
 
 def layer_list(model: nn.Module) -> nn.ModuleList:

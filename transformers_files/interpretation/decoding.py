@@ -28,7 +28,7 @@ def refuse_unsupported(model: Any, arguments: Mapping[str, Any], config: Any, ba
     version = f"transformers {transformers.__version__}"
     if isinstance(arguments.get("custom_generate"), str):
         raise ValueError("custom_generate from a repository is not supported with insert_info; give a callable")
-    mode = _mode(model, config, arguments.get("assistant_model"))
+    mode = mode_of(model, config, arguments.get("assistant_model"))
     home = getattr(utils, "GENERATION_MODES_MAPPING", {}).get(mode, "")
     if "/" in home:
         raise ValueError(
@@ -51,7 +51,7 @@ def refuse_unsupported(model: Any, arguments: Mapping[str, Any], config: Any, ba
         )
 
 
-def _mode(model: Any, config: Any, assistant_model: Any) -> Any:
+def mode_of(model: Any, config: Any, assistant_model: Any) -> Any:
     if hasattr(config, "get_generation_mode"):
         return config.get_generation_mode(assistant_model)
     return model._get_generation_mode(config, assistant_model)  # 4.34
