@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .attention import one_query_attention
 from .cache import empty_cache, repeat_rows, select_rows
 from .families import decoder_layers
-from .logits import forward_scored, input_device
+from .logits import best_tokens, input_device, next_logits
 from .prompts import InterpretationPrompt
 from .relevancy import plain_probabilities
 from .surgery import REPLACING_MODES, SurgeryPlan, plan_surgery, surgery
@@ -106,12 +107,12 @@ def interpret_chunk(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least one row is needed")
     done: dict[int, Interpretation] = {}
-    with torch.no_grad():
+    with torch.no_grad(), one_query_attention():
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
             rows = _distinct_rows(cells, prompt, model.dtype)
             _decode_all(model, prompt, [row for row in rows if row.status == "ok"], settings, batch_size)
             texts = [tuple(row.token_ids) for row in rows if row.status == "ok"]
-            plain = plain_probabilities(model, prompt.input_ids, texts)
+            plain = plain_probabilities(model, prompt.input_ids, texts, batch_size=batch_size)
             for row in rows:
                 done.update(dict.fromkeys(row.cells, _interpretation(row, plain)))
     return [done[number] for number in range(len(cells))]
@@ -151,7 +152,7 @@ def _decode_all(
     shared = empty_cache(model)
     if first:
         ids = torch.tensor([prompt.input_ids[:first]], device=device)
-        _, shared = forward_scored(model, ids, shared, torch.tensor([first - 1]))
+        _, shared = next_logits(model, ids, shared)
     while rows:
         batch, rest = rows[:batch_size], rows[batch_size:]
         try:
@@ -178,10 +179,9 @@ def _decode(
     ids = torch.tensor([prompt.input_ids[first:]] * len(rows), device=device)
     plan = _plan(model, prompt, vectors, settings, first)
     with surgery(model, plan):
-        logits, cache = forward_scored(model, ids, cache, torch.tensor([ids.shape[1] - 1]))
+        logits, cache = next_logits(model, ids, cache)
     for step in range(settings.max_new_tokens):
-        best, tokens = logits[:, 0].max(-1)
-        probabilities = (best - logits[:, 0].logsumexp(-1)).exp()
+        tokens, probabilities = best_tokens(logits)
         going_on = []
         for index, (row, token, probability) in enumerate(zip(rows, tokens.tolist(), probabilities.tolist())):
             if not 0 <= probability <= 1:
@@ -196,7 +196,7 @@ def _decode(
         if len(going_on) < len(rows):
             kept = torch.tensor(going_on, device=device)
             rows, tokens, cache = [rows[index] for index in going_on], tokens[kept], select_rows(cache, kept)
-        logits, cache = forward_scored(model, tokens[:, None], cache, torch.tensor([0]))
+        logits, cache = next_logits(model, tokens[:, None], cache)
 
 
 def _plan(
