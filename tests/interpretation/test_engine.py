@@ -221,6 +221,11 @@ def test_the_embedded_model(embedded_model, embedded_tokenizer):
     [
         ({"insert_layer": -1}, "insert_layer is -1: count decoder layers from 0"),
         ({"replacing_mode": "add"}, "replacing_mode is 'add': use one of normalized, addition"),
+        ({"overlay_strength": 1.5}, "overlay_strength is 1.5: must be in [0, 1] for normalized; use addition for more"),
+        (
+            {"overlay_strength": 0.0, "replacing_mode": "addition"},
+            "overlay_strength is 0.0: must be finite and > 0 for addition",
+        ),
         ({"max_new_tokens": 0}, "max_new_tokens is 0: at least one token is needed"),
     ],
 )

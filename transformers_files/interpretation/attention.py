@@ -1,6 +1,6 @@
 """Attention of one query per row on a CPU, several times faster than the fused kernel there.
 
-    with one_query_attention():
+    with OneQueryAttention():
         model(next_tokens, past_key_values=cache, use_cache=True)      # a decode step
 
 The CPU's fused kernel is made for many queries. With one per row it costs, in bfloat16, more than all matrix multiplies
@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 
-class one_query_attention(TorchFunctionMode):  # noqa: N801 a context manager, named like one
+class OneQueryAttention(TorchFunctionMode):
     """Context in which a CPU kernel call with one query per row is answered by `attend`."""
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""Key/value caches of every transformers version behind few verbs: empty, length, select rows, repeat rows.
+"""Key/value caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
 
     cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
     out = model(input_ids, past_key_values=cache, use_cache=True)
@@ -37,10 +37,9 @@ def empty_cache(model: nn.Module) -> Any:
     return DynamicCache()
 
 
-def length(cache: Any) -> int:
-    """Number of token positions in the cache; 0 for None."""
-    layers = [] if cache is None else _layers(cache)
-    return layers[0][0].shape[-2] if layers else 0
+def size_in_bytes(cache: Any) -> int:
+    """Memory that the keys and values take, counted as if no two rows shared any."""
+    return sum(states.numel() * states.element_size() for layer in _layers(cache) for states in layer)
 
 
 def repeat_rows(cache: Any, rows: int) -> Any:

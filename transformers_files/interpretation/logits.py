@@ -38,7 +38,7 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
 
 
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best token of each row of logits `[rows, vocabulary]` and its float32 probability; NaN where they have NaN."""
+    """The best token of each row of logits `[rows, vocabulary]` and its float32 probability; NaN where it has NaN."""
     tokens, probabilities = [], []
     for piece in _pieces(logits):
         best, token = piece.max(-1)

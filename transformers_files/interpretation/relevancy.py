@@ -9,54 +9,55 @@ text 29.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from .cache import empty_cache, select_rows
+from .cache import empty_cache, repeat_rows, select_rows
 from .logits import input_device, next_logits, probabilities_of
+from .memory import in_batches
 
 Text = tuple[int, ...]
 
 
 def plain_probabilities(
-    model: nn.Module, prompt_ids: Sequence[int], texts: Sequence[Text], *, batch_size: int
+    model: nn.Module, prompt_ids: Sequence[int], texts: Iterable[Text], *, batch_size: int
 ) -> dict[Text, tuple[float, ...]]:
     """Probability of every token of each text after the prompt and the tokens before it, without surgery.
 
-    batch_size: texts that are read at once; in sorted order, so that equal beginnings fall together.
+    batch_size: texts that are read at once, in sorted order, so that equal beginnings fall together; halved when memory
+    runs out.
     """
     distinct = sorted(set(texts))
     if not distinct:
         return {}
     prompt = torch.tensor([list(prompt_ids)], device=input_device(model))
     logits, cache = next_logits(model, prompt, empty_cache(model))
+    read = in_batches(lambda batch: _read_tree(model, logits, repeat_rows(cache, 1), batch), distinct, batch_size)
+    return dict(zip(distinct, read))
+
+
+def _read_tree(model: nn.Module, logits: torch.Tensor, cache: Any, texts: Sequence[Text]) -> list[tuple[float, ...]]:
+    """The probabilities of each text's tokens; logits `[1, vocabulary]` and cache are those of the root, the prompt."""
     found: dict[Text, float] = {}
-    for start in range(0, len(distinct), batch_size):
-        _read_tree(model, logits, select_rows(cache, torch.tensor([0])), distinct[start : start + batch_size], found)
-    return {text: tuple(found[text[:end]] for end in range(1, len(text) + 1)) for text in distinct}
-
-
-def _read_tree(
-    model: nn.Module, logits: torch.Tensor, cache: Any, texts: Sequence[Text], found: dict[Text, float]
-) -> None:
-    """Add to `found` the probability of the last token of every beginning of the texts.
-
-    logits `[1, vocabulary]` and cache: after the prompt, which is the tree's root.
-    """
     parents: dict[Text, int] = {(): 0}
     for depth in range(1, max(map(len, texts)) + 1):
-        level = list(dict.fromkeys(text[:depth] for text in texts if len(text) >= depth))
+        level = _beginnings(texts, depth)
         rows = torch.tensor([parents[node[:-1]] for node in level], device=logits.device)
         tokens = torch.tensor([node[-1] for node in level], device=logits.device)
         found.update(zip(level, probabilities_of(logits, rows, tokens).tolist()))
 
-        inner = list(dict.fromkeys(text[:depth] for text in texts if len(text) > depth))
-        if not inner:
-            return
-        cache = select_rows(cache, torch.tensor([parents[node[:-1]] for node in inner], device=logits.device))
-        tokens = torch.tensor([[node[-1]] for node in inner], device=logits.device)
-        logits, cache = next_logits(model, tokens, cache)
-        parents = {node: row for row, node in enumerate(inner)}
+        inner = _beginnings([text for text in texts if len(text) > depth], depth)
+        if inner:
+            rows = torch.tensor([parents[node[:-1]] for node in inner], device=logits.device)
+            tokens = torch.tensor([[node[-1]] for node in inner], device=logits.device)
+            logits, cache = next_logits(model, tokens, select_rows(cache, rows))
+            parents = {node: row for row, node in enumerate(inner)}
+    return [tuple(found[text[:end]] for end in range(1, len(text) + 1)) for text in texts]
+
+
+def _beginnings(texts: Sequence[Text], length: int) -> list[Text]:
+    """The distinct beginnings of a length, in the order of the texts."""
+    return list(dict.fromkeys(text[:length] for text in texts if len(text) >= length))

@@ -1,0 +1,60 @@
+"""Verbs over key/value caches: continuing from a made cache equals reading the whole sequence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import available_families, tiny_model
+from transformers.interpretation.cache import empty_cache, repeat_rows, select_rows, size_in_bytes
+
+FAMILIES = [family.model_type for family in available_families()]
+BEGINNINGS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]])
+
+
+@torch.no_grad()
+def read(model, ids, cache):
+    out = model(input_ids=ids, past_key_values=cache, use_cache=True)
+    return out.logits[:, -1], out.past_key_values
+
+
+@torch.no_grad()
+def whole(model, rows):
+    return torch.stack([model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1] for row in rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_selected_rows_go_on_as_if_read_whole(family):
+    model = tiny_model(family)
+    _, cache = read(model, BEGINNINGS, empty_cache(model))
+    kept = select_rows(cache, torch.tensor([2, 0, 2]))
+    logits, _ = read(model, torch.tensor([[20], [21], [22]]), kept)
+    expected = whole(model, [[13, 14, 15, 16, 20], [5, 6, 7, 8, 21], [13, 14, 15, 16, 22]])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_repeated_prefix_goes_on_and_stays_as_it_was(family):
+    model = tiny_model(family)
+    _, prefix = read(model, BEGINNINGS[:1], empty_cache(model))
+    before = size_in_bytes(prefix)
+    for _ in range(2):  # the second time would see tokens of the first if they shared anything
+        logits, _ = read(model, torch.tensor([[20, 21], [22, 23]]), repeat_rows(prefix, 2))
+        expected = whole(model, [[5, 6, 7, 8, 20, 21], [5, 6, 7, 8, 22, 23]])
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert size_in_bytes(prefix) == before
+
+
+def test_size():
+    model = tiny_model("llama")
+    _, cache = read(model, BEGINNINGS, empty_cache(model))
+    config = model.config
+    head = config.hidden_size // config.num_attention_heads
+    expected = 2 * config.num_hidden_layers * config.num_key_value_heads * head * BEGINNINGS.numel() * 4
+    assert size_in_bytes(cache) == expected
+    assert size_in_bytes(repeat_rows(select_rows(cache, torch.tensor([1])), 5)) == expected * 5 // 3
+
+
+def test_an_empty_cache_holds_nothing():
+    model = tiny_model("llama")
+    cache = empty_cache(model)
+    assert cache is None or size_in_bytes(cache) == 0

@@ -1,0 +1,80 @@
+"""How many rows fit into memory at once, and what happens when they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from .cache import empty_cache, size_in_bytes
+from .logits import input_device, next_logits
+from .prompts import InterpretationPrompt
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST_ROWS = 256
+"""More rows than this are not faster: measured with 135 million parameters on 2 cores, 64 → 256 rows take 10 % off a
+decode step in float32 and 20 % in bfloat16, 512 rows nothing that stands out of the noise."""
+
+_SHARE = {"cpu": 0.25, "cuda": 0.7}
+"""Part of the free memory that is used; a CPU's is shared with everything else that runs."""
+
+
+def rows_that_fit(
+    model: nn.Module, prompts: Sequence[InterpretationPrompt], max_new_tokens: int, *, memory: int | None = None
+) -> int:
+    """Rows that can be decoded at once, a power of two, so that a little more or less free memory changes nothing.
+
+    memory: bytes to use; by default a share of what is free now on the device of the model's inputs.
+    """
+    device = input_device(model)
+    if memory is None:
+        memory = int(free_memory(device) * _SHARE.get(device.type, 0.5))
+    longest = max(len(prompt.input_ids) for prompt in prompts)
+    with torch.no_grad():
+        logits, cache = next_logits(model, torch.tensor([prompts[0].input_ids[:1]], device=device), empty_cache(model))
+    element = logits.element_size()
+    hidden = model.get_input_embeddings().weight.shape[-1]
+    row = 2 * (longest + max_new_tokens) * size_in_bytes(cache)  # selecting rows holds the old and the new cache
+    row += 2 * logits.shape[-1] * max(element, 4)
+    row += 16 * longest * hidden * element  # what one layer holds while it reads the prompt
+    rows = max(1, min(MOST_ROWS, memory // row))
+    return 1 << (rows.bit_length() - 1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken now. On Linux a container's limit counts."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    free = [
+        int(line.split()[1]) * 1024
+        for line in (Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else [])
+        if line.startswith("MemAvailable:")
+    ]
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        free.append(int(most) - int(used.read_text()))
+    return max(0, min(free, default=4 << 30))
+
+
+def in_batches(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], batch_size: int) -> list[R]:
+    """`work` on `batch_size` items at a time; the size is halved whenever memory runs out, down to one item."""
+    results: list[R] = []
+    while len(results) < len(items):
+        try:
+            results += work(items[len(results) : len(results) + batch_size])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+            batch_size = max(1, min(batch_size, len(items)) // 2)
+    return results
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, could not give what was asked for."""
+    kinds = (MemoryError, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError))
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
