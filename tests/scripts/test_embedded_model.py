@@ -70,7 +70,7 @@ def test_query_and_key_rows_are_put_back_in_order():
 
 
 def test_four_bit_blocks_are_dequantised_by_their_definition(embedded_folder):
-    """A row of a weight from the file's bytes: per block two half-precision numbers, then 32 of 4 bits, low ones first."""
+    """A row of a weight from the file: per block two half-precision numbers, then 32 of 4 bits, low halves first."""
     import gguf
 
     reader = gguf.GGUFReader(conversion.find_gguf())

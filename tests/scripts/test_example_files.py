@@ -1,0 +1,66 @@
+"""The example files say what their users rely on."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from transformers.interpretation.examples import read_examples
+from transformers.interpretation.prompts import encode_prompt
+
+FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
+DATA = ("facts.json", "entities.json")
+PROMPTS = sorted(path.name for path in FOLDER.glob("*.json") if path.name not in DATA)
+
+
+def names(answer: str, text: str) -> bool:
+    return re.search(rf"\b{re.escape(answer)}\b", text, re.IGNORECASE) is not None
+
+
+@pytest.mark.parametrize("file", PROMPTS)
+def test_prompt_files_are_read_without_a_warning(file):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        examples = read_examples(FOLDER / file)
+    assert len({example.prompt for example in examples}) == len(examples)
+    for example in examples:
+        assert example.answer is None or not names(example.answer, example.prompt)
+
+
+def test_there_is_a_file_of_every_kind():
+    assert set(PROMPTS) >= {
+        "ambiguous.json",
+        "demo.json",
+        "guessing_game.json",
+        "hidden_answers.json",
+        "two_steps.json",
+    }
+
+
+def test_the_demo_is_small(embedded_tokenizer):
+    """All layers, all tokens of the prompt and one of the output."""
+    examples = read_examples(FOLDER / "demo.json")
+    tokens = [len(encode_prompt(embedded_tokenizer, example.prompt, raw=example.raw)) + 1 for example in examples]
+    assert 31 * sum(tokens) <= 1500
+    assert any(example.answer for example in examples)
+
+
+def test_facts_and_entities_are_enough_and_halved():
+    facts = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))["facts"]
+    assert len(facts) >= 200
+    assert len({fact["relation"] for fact in facts}) >= 10
+    content = json.loads((FOLDER / "entities.json").read_text(encoding="utf-8"))
+    entities = content["entities"]
+    assert len(entities) >= 100
+    assert {entity["kind"] for entity in entities} == set(content["kinds"])
+    assert len(content["kinds"]) >= 8
+    for items, group in ((facts, "relation"), (entities, "kind")):
+        assert len({item["prompt"] for item in items}) == len(items)
+        halves = Counter((item[group], item["half"]) for item in items)
+        for name in {item[group] for item in items}:
+            assert abs(halves[name, "tuning"] - halves[name, "held-out"]) <= 1
+    assert not [fact for fact in facts if names(fact["answer"], fact["prompt"])]
