@@ -141,15 +141,15 @@ class Site:
         self._rename(self.locate(source), self.locate(target))
 
     def remove(self, path: str) -> None:
-        """Remove a file, what a killed write of it left, its bytecode, and the folders that are empty then."""
-        target = self.locate(path)
-        self.clean(path)
-        self._unlink(target)
-        self._drop_bytecode(target)
-        folder = target.parent
-        while folder != self.folder and folder.is_dir() and not os.listdir(folder):
-            os.rmdir(folder)
-            folder = folder.parent
+        """Remove a file with its bytecode."""
+        self._unlink(self.locate(path))
+        self._drop_bytecode(self.locate(path))
+
+    def prune(self, path: str) -> None:
+        """Remove the empty folders in a folder, and itself if nothing is left in it."""
+        for folder, _, _ in os.walk(self.locate(path), topdown=False):
+            if not os.listdir(folder):
+                os.rmdir(folder)
 
     def clean(self, path: str) -> None:
         """Remove what a killed write of `path` left."""
@@ -193,8 +193,6 @@ class Site:
             return
         for compiled in cache.glob(f"{target.stem}.*.pyc"):
             self._unlink(compiled)
-        if not os.listdir(cache):
-            os.rmdir(cache)
 
 
 @contextlib.contextmanager
@@ -218,6 +216,7 @@ def locked(site: Site) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if site.read(MANIFEST) is None and site.read(JOURNAL) is None:
                 site.remove(LOCK)
+                site.prune(STATE)
         os.close(descriptor)
 
 
@@ -275,13 +274,14 @@ class Transaction:
                     self.site.write(change.path, change.after)
             if prove is not None:
                 prove()
-            self.site.remove(JOURNAL)
+            self._end()
         except BaseException as error:
             outcome = self._abort(error)
             if not isinstance(error, Exception):
                 raise
             raise PatchError(f"{reason(error)}; {outcome}") from error
-        self.sweep()
+        with contextlib.suppress(OSError):  # done is done; the next run sweeps
+            self.sweep()
 
     def recover(self) -> str | None:
         """Repair what a killed run left and say how; None if there was nothing to repair."""
@@ -300,7 +300,7 @@ class Transaction:
         else:
             self._undo(entries, found)
             outcome = "everything is as it was before"
-        self.site.remove(JOURNAL)
+        self._end()
         self.sweep()
         return outcome
 
@@ -311,6 +311,7 @@ class Transaction:
         for path in self.site.walk(UNDO):
             self.site.remove(path)
         self.site.clean(JOURNAL)
+        self.site.prune(STATE)
 
     def _begin(self, changes: list[Change], provisional: bool) -> None:
         for number, change in enumerate(changes):
@@ -318,6 +319,10 @@ class Transaction:
                 self.site.copy(change.path, f"{UNDO}/{number}")
         entries = [Entry(change.path, fingerprint(change.before), fingerprint(change.after)) for change in changes]
         self.site.write(JOURNAL, json.dumps({"provisional": provisional, "entries": entries}, indent=1).encode())
+
+    def _end(self) -> None:
+        self.site.prune(ADDED)
+        self.site.remove(JOURNAL)
 
     def _undo(self, entries: list[Entry], found: Mapping[str, str | None]) -> None:
         for number, entry in reversed(list(enumerate(entries))):
@@ -547,11 +552,11 @@ def plan_install(package: Package, patch: Patch, installation: Installation) -> 
     wanted = {
         package.record: patched_record(pristine[package.record], prints, {**state, LOCK: b""}),
         **state,
-        **{path: content for path, content in pristine.items() if path != package.record},
         **files,
     }
+    untouched = {path: pristine[path] for path in pristine if path not in wanted}  # modified by an older patch
     obsolete = {path: None for path in installation.ours if path not in wanted}
-    return changes(package.site, {**wanted, **obsolete})
+    return changes(package.site, {**wanted, **untouched, **obsolete})
 
 
 def plan_restore(package: Package, installation: Installation) -> list[Change]:

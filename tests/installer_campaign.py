@@ -1,0 +1,273 @@
+"""Kill the installer at every file operation, or make the operation fail, and look at what the next run makes of it.
+
+    python installer_campaign.py CAMPAIGN OPERATION FOLDER
+
+A program of its own, because it forks a child for every run of the installer: only a small single-threaded process
+forks fast and safely. It prints a JSON object: how many runs, and every one that did not end as it must.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from fake_transformers import MODIFIED, Bench, make_repository, make_site, snapshot
+
+EVENTS = {"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+VERBS = ("install", "restore", "status", "verify")
+RANDOM_KILLS = 300
+Hook = Callable[[], None]
+
+
+def at_every_operation(hook: Hook) -> None:
+    """Call `hook` before every file operation of this process that changes something, and in the middle of writes."""
+
+    def audit(event: str, arguments: tuple) -> None:
+        if event in EVENTS or (event == "open" and arguments[2] & WRITING):
+            hook()
+
+    write = os.write
+
+    def torn_write(descriptor: int, content: memoryview) -> int:
+        half = write(descriptor, content[: len(content) // 2]) if len(content) > 1 else 0
+        hook()
+        return half + write(descriptor, content[half:])
+
+    os.write, os.fsync = torn_write, lambda descriptor: hook()  # a kill loses nothing that is written: no need to flush
+    sys.addaudithook(audit)
+
+
+def count_down(number: int, act: Callable[[], None]) -> Hook:
+    """A hook that acts at the given operation, counted from 1, and at all later ones."""
+    left = [number]
+
+    def hook() -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            act()
+
+    return hook
+
+
+def kill() -> None:
+    """Die at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_once(code: int) -> Callable[[], None]:
+    """Let one operation fail."""
+    codes = [code]
+
+    def act() -> None:
+        if codes:
+            raise OSError(codes[0], os.strerror(codes.pop()), "FILE")
+
+    return act
+
+
+def fail_always(code: int) -> Callable[[], None]:
+    """Let every operation fail from now on."""
+
+    def act() -> None:
+        raise OSError(code, os.strerror(code), "FILE")
+
+    return act
+
+
+class Scene:
+    """A folder with a site and the two patches that go over it."""
+
+    def __init__(self, folder: Path):
+        self.site = folder / "site"
+        self.start = folder / "start"
+        self.crashed = folder / "crashed"
+        self.log = folder / "log"
+        self.benches = {name: Bench(self.site, make_repository(folder / name, name)) for name in ("one", "two")}
+        (folder / "two/transformers_files/interpretation/more.py").write_text("")
+        (folder / "one/transformers_files/interpretation/gone.py").write_text("")
+        self.installers = {name: bench.load() for name, bench in self.benches.items()}
+        sys.path.insert(0, str(self.site))
+        self.states = {"pristine": snapshot(make_site(self.site))}
+        for name in ("one", "two"):
+            self.run(name, "install")
+            self.states[name] = snapshot(self.site)
+
+    def run(self, name: str, verb: str, prepare: Callable[[], None] = lambda: None, proof: str = "") -> int:
+        """Run the installer of a repository in a child; its exit status, negative if it was killed."""
+        pid = os.fork()
+        if pid == 0:
+            self._child(name, verb, prepare, proof)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def start_child(self, name: str, verb: str) -> int:
+        """The process id of an installer that runs."""
+        pid = os.fork()
+        if pid == 0:
+            self._child(name, verb, lambda: None, "")
+        return pid
+
+    def _child(self, name: str, verb: str, prepare: Callable[[], None], proof: str) -> None:
+        status = 99
+        try:
+            installer = self.installers[name]
+
+            def self_test(folder: Path) -> None:
+                if proof:
+                    raise installer.PatchError(proof)
+
+            installer.run_self_test = self_test  # the real one takes a process: too slow for thousands of runs
+            os.fsync = lambda descriptor: None
+            output = StringIO()
+            with redirect_stdout(output), redirect_stderr(output):
+                prepare()
+                status = installer.main([verb, "--yes"])
+            self.log.write_text(output.getvalue())
+        finally:
+            os._exit(status)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Replace a tree by a copy of another."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
+    def state(self) -> str:
+        """The name of the state that the site is in, byte for byte."""
+        found = snapshot(self.site)
+        return next((name for name, files in self.states.items() if files == found), "broken")
+
+    def importable(self) -> bool:
+        """A modified file never stands without the module that it imports."""
+        modified = b"PATCH" in (self.site / MODIFIED[0]).read_bytes()
+        return not modified or (self.site / "transformers/interpretation/core.py").exists()
+
+
+class Operation:
+    """What is interrupted: from which state, by which repository's verb, and where it may end."""
+
+    def __init__(self, start: str, name: str, verb: str, end: str, proof: str = ""):
+        self.start, self.name, self.verb, self.end, self.proof = start, name, verb, end, proof
+
+
+OPERATIONS = {
+    "install": Operation("pristine", "two", "install", "two"),
+    "restore": Operation("two", "two", "restore", "pristine"),
+    "update": Operation("one", "two", "install", "two"),
+    "failing-update": Operation("one", "two", "install", "one", proof="does not fit"),
+}
+
+
+def check_recovery(scene: Scene, operation: Operation, verb: str, problems: list[str], where: str) -> None:
+    """Let the next run recover, and compare what it leaves."""
+    status = scene.run("two", verb)
+    allowed = {"install": {"two"}, "restore": {"pristine"}}.get(verb, {operation.start, operation.end})
+    differs = verb == "verify" and scene.state() == "one"  # recovered, and rightly not called this patch
+    if scene.state() not in allowed or status != (2 if differs else 0):
+        problems.append(f"{where}, then {verb}: {scene.state()}, status {status}: {scene.log.read_text()}")
+
+
+def begin(scene: Scene, operation: Operation) -> None:
+    """Keep the state to start from."""
+    shutil.rmtree(scene.site)
+    make_site(scene.site)
+    if operation.start != "pristine":
+        scene.run(operation.start, "install")
+    assert scene.state() == operation.start
+    scene.copy(scene.site, scene.start)
+
+
+def kills(scene: Scene, operation: Operation) -> tuple[int, list[str]]:
+    """SIGKILL at every file operation in turn; every verb recovers."""
+    begin(scene, operation)
+    problems: list[str] = []
+    number = 0
+    while True:
+        number += 1
+        scene.copy(scene.start, scene.site)
+        hook = count_down(number, kill)
+        status = scene.run(operation.name, operation.verb, lambda: at_every_operation(hook), operation.proof)
+        if status != -signal.SIGKILL:
+            break
+        if not scene.importable():
+            problems.append(f"killed at {number}: the package cannot be imported")
+        scene.copy(scene.site, scene.crashed)
+        for verb in VERBS:
+            scene.copy(scene.crashed, scene.site)
+            check_recovery(scene, operation, verb, problems, f"killed at {number}")
+    if scene.state() != operation.end or status != (2 if operation.proof else 0):
+        problems.append(f"uninterrupted: {scene.state()}, status {status}")
+    return number - 1, problems
+
+
+def failures(scene: Scene, operation: Operation) -> tuple[int, list[str]]:
+    """A full disk, lost permission, a file system gone read-only: at every operation in turn, once or from then on."""
+    begin(scene, operation)
+    problems: list[str] = []
+    runs = 0
+    for fail, code in ((fail_once, errno.ENOSPC), (fail_always, errno.EACCES), (fail_always, errno.EROFS)):
+        number, reached = 0, True
+        while reached:
+            number += 1
+            runs += 1
+            scene.copy(scene.start, scene.site)
+            hook = count_down(number, fail(code))
+            status = scene.run(
+                operation.name, operation.verb, lambda hook=hook: at_every_operation(hook), operation.proof
+            )
+            text = scene.log.read_text()
+            where = f"{fail.__name__} {code} at {number}: status {status}, {text!r}"
+            reached = os.strerror(code) in text
+            if reached and (status != 2 or text.count("\n") != 1):
+                problems.append(f"{where}: not one line and status 2")
+            if fail is fail_once and scene.state() not in (operation.start, operation.end):
+                problems.append(f"{where}: {scene.state()}")
+            check_recovery(scene, operation, VERBS[number % 4], problems, where)
+    return runs, problems
+
+
+def random_kills(scene: Scene) -> tuple[int, list[str]]:
+    """One run after the other on the same site, most of them killed at some time, recovery runs included."""
+    dice = random.Random(20240229)
+    problems: list[str] = []
+    kills = 0
+    started = time.monotonic()
+    scene.run("two", "install")
+    longest = 2 * (time.monotonic() - started)
+    while kills < RANDOM_KILLS:
+        name, verb = dice.choice(("one", "two")), dice.choice((*VERBS, "install", "restore"))
+        pid = scene.start_child(name, verb)
+        time.sleep(dice.uniform(0, longest))
+        os.kill(pid, signal.SIGKILL)
+        killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        kills += killed
+        if not scene.importable():
+            problems.append(f"after kill {kills}: the package cannot be imported")
+        if dice.random() < 0.5:
+            status = scene.run("two", "status")
+            if status or scene.state() == "broken":
+                problems.append(f"after kill {kills}: {scene.state()}, status {status}: {scene.log.read_text()}")
+    return kills, problems
+
+
+def main(campaign: str, operation: str, folder: str) -> None:
+    """Run a campaign and print what came of it."""
+    scene = Scene(Path(folder))
+    if campaign == "random":
+        runs, problems = random_kills(scene)
+    else:
+        runs, problems = {"kills": kills, "failures": failures}[campaign](scene, OPERATIONS[operation])
+    print(json.dumps({"runs": runs, "problems": problems}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
