@@ -18,6 +18,7 @@ import argparse
 import base64
 import contextlib
 import csv
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -340,6 +341,7 @@ class Transaction:
             ours = entry.path.startswith((f"{ADDED}/", f"{STATE}/"))
             if ours and found[entry.path] in entry[1:]:
                 self.site.remove(entry.path)
+        self.site.prune("transformers")
 
     def _abort(self, error: BaseException) -> str:
         try:
@@ -354,7 +356,8 @@ class Transaction:
 def reason(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        remedy = " (run this as the owner of the package)" if error.errno in (errno.EACCES, errno.EPERM) else ""
+        return (f"{error.filename}: {error.strerror}" if error.filename else error.strerror) + remedy
     return str(error) or type(error).__name__
 
 
@@ -797,6 +800,7 @@ def clear_leftovers(site: Site) -> str:
     """Remove what is left of a patch whose package is gone."""
     with locked(site):
         Transaction(site).run(changes(site, dict.fromkeys(our_files(site))))
+        site.prune("transformers")
     return f"no transformers in {site.folder}; what was left of the patch is removed"
 
 

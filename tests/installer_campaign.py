@@ -1,6 +1,6 @@
 """Kill the installer at every file operation, or make the operation fail, and look at what the next run makes of it.
 
-    python installer_campaign.py CAMPAIGN OPERATION FOLDER
+    python installer_campaign.py FOLDER CAMPAIGN [OPERATION]
 
 A program of its own, because it forks a child for every run of the installer: only a small single-threaded process
 forks fast and safely. It prints a JSON object: how many runs, and every one that did not end as it must.
@@ -16,9 +16,12 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
+from itertools import count
 from pathlib import Path
 
 from fake_transformers import MODIFIED, Bench, make_repository, make_site, snapshot
@@ -91,7 +94,6 @@ class Scene:
     def __init__(self, folder: Path):
         self.site = folder / "site"
         self.start = folder / "start"
-        self.crashed = folder / "crashed"
         self.log = folder / "log"
         self.benches = {name: Bench(self.site, make_repository(folder / name, name)) for name in ("one", "two")}
         (folder / "two/transformers_files/interpretation/more.py").write_text("")
@@ -119,6 +121,7 @@ class Scene:
 
     def _child(self, name: str, verb: str, prepare: Callable[[], None], proof: str) -> None:
         status = 99
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             installer = self.installers[name]
 
@@ -132,7 +135,9 @@ class Scene:
             with redirect_stdout(output), redirect_stderr(output):
                 prepare()
                 status = installer.main([verb, "--yes"])
-            self.log.write_text(output.getvalue())
+            os.write(log, output.getvalue().encode())
+        except BaseException:
+            os.write(log, traceback.format_exc().encode())
         finally:
             os._exit(status)
 
@@ -167,13 +172,14 @@ OPERATIONS = {
 }
 
 
-def check_recovery(scene: Scene, operation: Operation, verb: str, problems: list[str], where: str) -> None:
-    """Let the next run recover, and compare what it leaves."""
+def recovery_problem(scene: Scene, operation: Operation, verb: str) -> str:
+    """Let the next run recover; what is wrong with what it leaves, if anything."""
     status = scene.run("two", verb)
     allowed = {"install": {"two"}, "restore": {"pristine"}}.get(verb, {operation.start, operation.end})
     differs = verb == "verify" and scene.state() == "one"  # recovered, and rightly not called this patch
-    if scene.state() not in allowed or status != (2 if differs else 0):
-        problems.append(f"{where}, then {verb}: {scene.state()}, status {status}: {scene.log.read_text()}")
+    if scene.state() in allowed and status == (2 if differs else 0):
+        return ""
+    return f"{verb} leaves {scene.state()}, status {status}: {scene.log.read_text()}"
 
 
 def begin(scene: Scene, operation: Operation) -> None:
@@ -187,52 +193,70 @@ def begin(scene: Scene, operation: Operation) -> None:
 
 
 def kills(scene: Scene, operation: Operation) -> tuple[int, list[str]]:
-    """SIGKILL at every file operation in turn; every verb recovers."""
+    """SIGKILL at every file operation in turn; the verbs take turns in recovering."""
     begin(scene, operation)
     problems: list[str] = []
-    number = 0
-    while True:
-        number += 1
+    for number in count(1):
         scene.copy(scene.start, scene.site)
         hook = count_down(number, kill)
-        status = scene.run(operation.name, operation.verb, lambda: at_every_operation(hook), operation.proof)
+        status = scene.run(operation.name, operation.verb, partial(at_every_operation, hook), operation.proof)
         if status != -signal.SIGKILL:
             break
         if not scene.importable():
             problems.append(f"killed at {number}: the package cannot be imported")
-        scene.copy(scene.site, scene.crashed)
-        for verb in VERBS:
-            scene.copy(scene.crashed, scene.site)
-            check_recovery(scene, operation, verb, problems, f"killed at {number}")
+        problem = recovery_problem(scene, operation, VERBS[number % len(VERBS)])
+        problems += [f"killed at {number}: {problem}"] if problem else []
     if scene.state() != operation.end or status != (2 if operation.proof else 0):
         problems.append(f"uninterrupted: {scene.state()}, status {status}")
     return number - 1, problems
 
 
 def failures(scene: Scene, operation: Operation) -> tuple[int, list[str]]:
-    """A full disk, lost permission, a file system gone read-only: at every operation in turn, once or from then on."""
+    """A full disk at every operation in turn; and permission lost for good at every seventh."""
     begin(scene, operation)
     problems: list[str] = []
     runs = 0
-    for fail, code in ((fail_once, errno.ENOSPC), (fail_always, errno.EACCES), (fail_always, errno.EROFS)):
-        number, reached = 0, True
-        while reached:
-            number += 1
+    for fail, code, step in ((fail_once, errno.ENOSPC, 1), (fail_always, errno.EACCES, 7)):
+        for number in count(1, step):
             runs += 1
             scene.copy(scene.start, scene.site)
             hook = count_down(number, fail(code))
-            status = scene.run(
-                operation.name, operation.verb, lambda hook=hook: at_every_operation(hook), operation.proof
-            )
-            text = scene.log.read_text()
-            where = f"{fail.__name__} {code} at {number}: status {status}, {text!r}"
-            reached = os.strerror(code) in text
-            if reached and (status != 2 or text.count("\n") != 1):
+            status = scene.run(operation.name, operation.verb, partial(at_every_operation, hook), operation.proof)
+            text, state = scene.log.read_text(), scene.state()
+            where = f"{fail.__name__} at {number}: {state}, status {status}, {text!r}"
+            problem = recovery_problem(scene, operation, VERBS[number % len(VERBS)])
+            problems += [f"{where}: {problem}"] if problem else []
+            if os.strerror(code) not in text:
+                break
+            if status != 2 or text.count("\n") != 1:
                 problems.append(f"{where}: not one line and status 2")
-            if fail is fail_once and scene.state() not in (operation.start, operation.end):
-                problems.append(f"{where}: {scene.state()}")
-            check_recovery(scene, operation, VERBS[number % 4], problems, where)
+            if fail is fail_once and state != operation.start:
+                problems.append(f"{where}: not rolled back")
     return runs, problems
+
+
+def no_permission(scene: Scene) -> tuple[int, list[str]]:
+    """Somebody who may read the package and not write to it."""
+    begin(scene, OPERATIONS["restore"])
+    problems = []
+    for verb, expected in (("install", 2), ("restore", 2), ("status", 0), ("verify", 0)):
+        name = "one" if verb == "install" else "two"
+        status = scene.run(name, verb, partial(become_a_reader, scene, name))
+        text = scene.log.read_text()
+        if status != expected or (status and "Permission denied" not in text):
+            problems.append(f"{verb}: status {status}: {text}")
+        if scene.state() != "two":
+            problems.append(f"{verb}: {scene.state()}")
+    return 4, problems
+
+
+def become_a_reader(scene: Scene, name: str) -> None:
+    """Take away the permission to write; the system's administrator has to become somebody else for that."""
+    scene.installers[name].main(["verify"])  # loads every module while there is the permission to read them
+    for place in (scene.site, *scene.site.rglob("*")):
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    if os.getuid() == 0:
+        os.setuid(65534)
 
 
 def random_kills(scene: Scene) -> tuple[int, list[str]]:
@@ -259,11 +283,12 @@ def random_kills(scene: Scene) -> tuple[int, list[str]]:
     return kills, problems
 
 
-def main(campaign: str, operation: str, folder: str) -> None:
+def main(folder: str, campaign: str, operation: str = "") -> None:
     """Run a campaign and print what came of it."""
     scene = Scene(Path(folder))
-    if campaign == "random":
-        runs, problems = random_kills(scene)
+    alone = {"random-kills": random_kills, "no-permission": no_permission}
+    if campaign in alone:
+        runs, problems = alone[campaign](scene)
     else:
         runs, problems = {"kills": kills, "failures": failures}[campaign](scene, OPERATIONS[operation])
     print(json.dumps({"runs": runs, "problems": problems}))
