@@ -276,7 +276,7 @@ def random_kills(scene: Scene) -> tuple[int, list[str]]:
         kills += killed
         if not scene.importable():
             problems.append(f"after kill {kills}: the package cannot be imported")
-        if dice.random() < 0.5:
+        if dice.random() < 0.3:
             status = scene.run("two", "status")
             if status or scene.state() == "broken":
                 problems.append(f"after kill {kills}: {scene.state()}, status {status}: {scene.log.read_text()}")

@@ -15,7 +15,7 @@ import pytest
 CAMPAIGNS = {
     "random-kills": installer_campaign.RANDOM_KILLS,
     "kills failing-update": 150,
-    "failures update": 150,
+    "failures update": 100,
     "kills restore": 100,
     "kills install": 100,
     "no-permission": 4,
