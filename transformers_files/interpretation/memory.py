@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,10 @@ decode step in float32 and 20 % in bfloat16, 512 rows nothing that stands out of
 
 _SHARE = {"cpu": 0.25, "cuda": 0.7}
 """Part of the free memory that is used; a CPU's is shared with everything else that runs."""
+
+
+class OutOfMemoryWarning(UserWarning):
+    """Fewer rows are decoded at once than asked for."""
 
 
 def rows_that_fit(
@@ -70,7 +75,10 @@ def in_batches(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], batch
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or batch_size == 1:
                 raise
-            batch_size = max(1, min(batch_size, len(items)) // 2)
+            tried = min(batch_size, len(items) - len(results))
+            batch_size = max(1, tried // 2)
+            text = f"out of memory with {tried} rows at once; going on with {batch_size}"
+            warnings.warn(text, OutOfMemoryWarning, stacklevel=2)
     return results
 
 

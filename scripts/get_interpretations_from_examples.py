@@ -1,0 +1,188 @@
+"""Natural-language interpretations of a model's hidden embeddings, for a file of example prompts, as a CSV.
+
+    python scripts/get_interpretations_from_examples.py                    # the demo: a small model, a few prompts
+    python scripts/get_interpretations_from_examples.py --model meta-llama/Llama-3.1-8B-Instruct --examples mine.json
+
+Everything that can be checked is checked before the model's weights are loaded; then nothing has been written yet, and
+the exit status is 2. A run that was killed goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers.interpretation.batch import Prepared
+    from transformers.interpretation.manifest import Position
+
+DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
+STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0 complete, 1 stopped half-way, 2 refused, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = parse(argv)
+    prepare_environment()
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return interpret_examples(arguments, shlex.join(["python", sys.argv[0], *argv]))
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted before anything was written", INTERRUPTED)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", default=argparse.SUPPRESS, help="hub id or folder (default: the small embedded model)")
+    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts")
+    add("--output", type=Path, default=Path("interpretations.csv"), metavar="FILE.csv", help="the table to write")
+    add(
+        "--layers",
+        default="all",
+        help="of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm)",
+    )
+    add("--tokens", default="all", help="all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5")
+    add(
+        "--interpretation-prompt",
+        action="append",
+        metavar="NAME|FILE.json",
+        default=argparse.SUPPRESS,
+        help="a built-in name or a file; may be repeated (default: describe)",
+    )
+    add("--insert-layer", type=int, default=1, metavar="N", help="decoder layer at whose input embeddings go in")
+    add("--replacing-mode", default="normalized", help="normalized (blend) or addition")
+    add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding")
+    add("--max-new-tokens", type=int, default=30, metavar="N", help="the longest interpretation")
+    add("--prompt-output-tokens", type=int, default=1, metavar="N", help="tokens generated after each prompt")
+    add("--batch-size", type=int, metavar="N", help="interpretations at once; without it, as many as memory suggests")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: see the README")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add(
+        "--device-map",
+        metavar="MAP",
+        help="spread the model by accelerate: auto, balanced, …; takes the place of --device",
+    )
+    add("--csv-safe", action="store_true", help="guard cells that a spreadsheet would take for formulas")
+    add("--overwrite", action="store_true", help="start anew over the output of an earlier run")
+    add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
+    return parser.parse_args(_join_negative_values(argv))
+
+
+def _join_negative_values(argv: Sequence[str]) -> list[str]:
+    """`--layers -5:` as `--layers=-5:`: argparse takes the second word for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in ("--layers", "--tokens") and re.match(r"-\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def prepare_environment() -> None:
+    """What has to be set before torch is imported."""
+    # Equal bytes whatever the batch size and however memory happens to be aligned.
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")
+    # The default of newer torch: pickled weights may hold tensors, never code.
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+
+
+def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
+    """Check, load, run, tell. `command` is what to repeat after an interruption."""
+    from transformers.interpretation.batch import Refused, Request, check, prepare
+
+    options = vars(arguments)
+    options["interpretation_prompts"] = tuple(options.pop("interpretation_prompt", ("describe",)))
+    try:
+        if "model" not in options:
+            check(Request(model="", **options))  # before the embedded model is made, which takes a while
+            options["model"] = embedded_model()
+        prepared = prepare(Request(**options))
+    except Refused as error:
+        return fail(error.problems, REFUSED)
+    if prepared.is_complete:
+        rows = prepared.found.position.rows
+        print(f"{prepared.request.output} is complete: {rows:,} interpretations (--overwrite starts anew)")
+        return 0
+    return carry_out(prepared, command)
+
+
+def embedded_model() -> str:
+    """The folder of the embedded model."""
+    from embedded_model import EmbeddedModelError, ensure_embedded_model
+    from transformers.interpretation.batch import Refused
+
+    try:
+        return str(ensure_embedded_model())
+    except (EmbeddedModelError, OSError) as error:
+        raise Refused([str(error)]) from error
+
+
+def carry_out(prepared: Prepared, command: str) -> int:
+    """Run, with a progress bar; then one line about it."""
+    from tqdm import tqdm
+    from transformers.interpretation.batch import run
+    from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.manifest import OutputError
+
+    for line in prepared.notes():
+        print(line, file=sys.stderr)
+    start, began = prepared.found.position, time.monotonic()
+    position = start
+    try:
+        interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file gets a line now and then
+        done = prepared.plan.cells_in(start.chunks)
+        with tqdm(total=prepared.plan.n_cells, initial=done, unit="cell", mininterval=interval) as bar:
+            for position in run(prepared):
+                bar.update(prepared.plan.cells_in(position.chunks) - bar.n)
+                began = began if position.chunks > start.chunks else time.monotonic()  # loading does not count
+    except ModelError as error:
+        return fail(str(error), REFUSED)
+    except OutputError as error:
+        return fail(f"{error}; to go on, put it right and repeat: {command}", STOPPED)
+    except KeyboardInterrupt:
+        safe = f"{position.rows:,} interpretations are safe in {prepared.request.output}"
+        return fail(f"interrupted; {safe}; to go on, repeat: {command}", INTERRUPTED)
+    print(summary(position, position.rows - start.rows, time.monotonic() - began, prepared.request.output))
+    return 0
+
+
+def summary(position: Position, new_rows: int, seconds: float, output: Path) -> str:
+    """How many interpretations, how fast, and where they are."""
+    failed = f", {position.failed:,} of them failed (see the column status)" if position.failed else ""
+    earlier = f" ({position.rows - new_rows:,} from before)" if new_rows < position.rows else ""
+    rate = f"{new_rows / seconds:,.1f}/s" if seconds > 0 else "at once"
+    return f"{position.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {output}"
+
+
+def fail(problems: str | Sequence[str], status: int) -> int:
+    """Each problem on a line of its own."""
+    for problem in [problems] if isinstance(problems, str) else problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return status
+
+
+def remedy_for(error: ModuleNotFoundError) -> str:
+    """What to do about a module that is not there."""
+    if (error.name or "").startswith("transformers."):
+        return f"the installed transformers is not patched (no {error.name}); run: python install_patch.py"
+    return f"the package {error.name} is not installed; run: python -m pip install -r requirements.txt"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

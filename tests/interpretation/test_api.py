@@ -1,0 +1,225 @@
+"""`interpret` and `interpret_vectors` against one pass at a time over the rewritten model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from reference import reference_greedy, reference_pass
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation import InterpretationPrompt, InterpretationPromptSpec, interpret, interpret_vectors
+
+TOKENIZER = tiny_tokenizer()
+SPEC = InterpretationPromptSpec("short", text="ab: _ _ is")
+OTHER = InterpretationPromptSpec("other", text="_ means")
+OPTIONS = {"max_new_tokens": 4, "batch_size": 5}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(vocab_size=VOCABULARY)
+
+
+@torch.no_grad()
+def said(model, prompt, vector, n, *, insert_layer=1, mode="normalized", strength=1.0):
+    """Tokens, probabilities and relevancy of one vector, the slow way."""
+    places = list(prompt.insert_locations)
+    info = {
+        insert_layer: (places, vector.expand(1, len(places), -1)),
+        "overlay_strength": strength,
+        "replacing_mode": mode,
+    }
+    ids = list(prompt.input_ids)
+    tokens = reference_greedy(model, ids, info, n)
+    if 2 in tokens:
+        tokens = tokens[: tokens.index(2) + 1]
+    whole = [*ids, *tokens]
+    under = reference_pass(model, whole, info, len(ids))[1].softmax(-1)
+    plain = reference_pass(model, whole, {}, len(ids))[1].softmax(-1)
+    rows = range(len(ids) - 1, len(whole) - 1)
+    probabilities = [float(under[row, token]) for row, token in zip(rows, tokens)]
+    relevancy = [abs(float(under[row, token] - plain[row, token])) for row, token in zip(rows, tokens)]
+    return tuple(tokens), probabilities, relevancy
+
+
+def assert_says(record, expected):
+    tokens, probabilities, relevancy = expected
+    assert record.status == "ok"
+    assert record.interpretation == tokens
+    assert record.interpretation_prob == pytest.approx(probabilities, abs=1e-4)
+    assert record.interpretation_weights == pytest.approx(relevancy, abs=1e-4)
+    text = TOKENIZER.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert record.interpretation_text == "".join(record.interpretation_tokens) == text.replace("\0", "\ufffd")
+
+
+@torch.no_grad()
+def test_every_layer_and_token_of_prompt_and_output(model):
+    found = interpret(
+        model, TOKENIZER, "Hi!", raw=True, interpretation_prompt=[SPEC, OTHER], prompt_output_tokens=2, **OPTIONS
+    )
+    ids = TOKENIZER.encode("Hi!", add_special_tokens=False)
+    output = reference_greedy(model, ids, {}, 2)
+    assert 2 not in output
+    sequence = [*ids, *output]
+    states = model(torch.tensor([sequence]), output_hidden_states=True).hidden_states
+    raw_tokens = tuple(TOKENIZER.convert_ids_to_tokens(sequence))
+    places = [(prompt, layer, token) for prompt in (SPEC, OTHER) for layer in range(5) for token in range(5)]
+    assert len(found) == len(places)
+    for number, (record, (spec, layer, token)) in enumerate(zip(found, places)):
+        prompt = spec.build(TOKENIZER)
+        if number % 4 == 0:  # the slow way is slow; all layers and tokens have their turn
+            assert_says(record, said(model, prompt, states[layer][0, token], 4))
+        assert (record.layer_idx, record.token_idx) == (layer, token)
+        assert (record.repeat_prompt, record.repeat_prompt_name) == (prompt.text, spec.name)
+        assert (record.name, record.category, record.prompt) == ("example_1", "example", "Hi!")
+        assert record.prompt_token_list == raw_tokens
+        assert record.current_token == raw_tokens[token]
+        assert record.token_source == ("prompt" if token < 3 else "output")
+        assert record.prompt_output == TOKENIZER.decode(output, skip_special_tokens=True)
+        assert (record.insert_layer, record.answer) == (1, None)
+
+
+def test_choices_select_what_all_would_give(model):
+    options = {"raw": True, "interpretation_prompt": SPEC, **OPTIONS}
+    everything = {(r.layer_idx, r.token_idx): r for r in interpret(model, TOKENIZER, "Hello", **options)}
+    some = interpret(model, TOKENIZER, "Hello", layers=[-1, 0], tokens="-2,0", **options)
+    assert [(r.layer_idx, r.token_idx) for r in some] == [(0, 0), (0, 3), (4, 0), (4, 3)]
+    assert [r.interpretation for r in some] == [everything[r.layer_idx, r.token_idx].interpretation for r in some]
+    assert {
+        r.token_idx for r in interpret(model, TOKENIZER, "Hi", tokens="all", prompt_output_tokens=3, **options)
+    } == set(range(5))
+    none = interpret(model, TOKENIZER, "Hi", prompt_output_tokens=0, **options)
+    assert {r.token_idx for r in none} == {0, 1}
+    assert {r.prompt_output for r in none} == {""}
+
+
+def test_an_output_that_ends_early_has_no_later_tokens(model):
+    """Make the model's own continuation the end-of-sequence token."""
+    ids = TOKENIZER.encode("Hi", add_special_tokens=False)
+    first = reference_greedy(model, ids, {}, 1)[0]
+    before = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [2, first]
+    try:
+        found = interpret(
+            model, TOKENIZER, "Hi", raw=True, layers=0, interpretation_prompt=SPEC, prompt_output_tokens=9, **OPTIONS
+        )
+    finally:
+        model.generation_config.eos_token_id = before
+    assert [record.token_idx for record in found] == [0, 1, 2]
+    assert len(found[0].prompt_token_list) == 3
+
+
+@pytest.mark.parametrize("settings", [("normalized", 0.5, 0), ("addition", 2.0, 3)])
+def test_vectors_of_ones_own(model, settings):
+    mode, strength, layer = settings
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    options = {"insert_layer": layer, "replacing_mode": mode, "overlay_strength": strength, **OPTIONS}
+    found = interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=[SPEC, OTHER], names="abc", **options)
+    for record, (spec, index) in zip(found, [(spec, index) for spec in (SPEC, OTHER) for index in range(3)]):
+        prompt = spec.build(TOKENIZER)
+        expected = said(model, prompt, vectors[index], 4, insert_layer=layer, mode=mode, strength=strength)
+        assert_says(record, expected)
+        assert (record.token_idx, record.current_token, record.layer_idx) == (index, "abc"[index], None)
+        assert (record.token_source, record.prompt_token_list) == ("vector", ("a", "b", "c"))
+    assert len(found) == 6
+    listed = interpret_vectors(model, TOKENIZER, list(vectors), interpretation_prompt=[SPEC, OTHER], **options)
+    assert [record.interpretation for record in listed] == [record.interpretation for record in found]
+    assert listed[1].current_token == "vector 1"
+
+
+def test_a_vector_that_is_not_finite_fails_alone(model):
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    vectors[1, 7] = float("nan")
+    bad = interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **OPTIONS)
+    assert "NaN" in bad[1].status
+    assert (bad[1].interpretation, bad[1].interpretation_text, bad[1].interpretation_prob) == ((), "", ())
+    good = interpret_vectors(model, TOKENIZER, vectors[[0, 2]], interpretation_prompt=SPEC, **OPTIONS)
+    assert [bad[0].interpretation, bad[2].interpretation] == [record.interpretation for record in good]
+
+
+def test_interpretation_prompts_come_in_every_form(model):
+    built = InterpretationPrompt.from_text(TOKENIZER, "ab: _ _ is", name="mine")
+    found = interpret_vectors(
+        model, TOKENIZER, torch.ones(1, 32), interpretation_prompt=[built, SPEC, "repeat"], **OPTIONS
+    )
+    assert [record.repeat_prompt_name for record in found] == ["mine", "short", "repeat"]
+    assert found[0].interpretation == found[1].interpretation
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 5}, r"layers: 5 is out of range: there are 5 \(0 to 4"),
+        ({"tokens": [0, 2]}, r"tokens: 2 is out of range: there are 2 \(0 to 1"),
+        ({"layers": "x"}, '"x" is not an index'),
+        ({"insert_layer": 4}, "insert layer 4 is out of range: 0 to 3"),
+        ({"interpretation_prompt": "descrbie"}, "did you mean 'describe'"),
+        ({"interpretation_prompt": ["a", 0]}, "InterpretationPrompt.from_text or .from_sequence"),
+        ({"interpretation_prompt": []}, "no interpretation prompt"),
+        ({"interpretation_prompt": [SPEC, SPEC]}, 'two interpretation prompts are named "short"'),
+        ({"replacing_mode": "normalised"}, "normalised"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"prompt_output_tokens": -1}, "prompt_output_tokens is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"prompt_output_tokens": 300}, "the model takes 256"),
+    ],
+)
+def test_bad_arguments_are_named(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        interpret(model, TOKENIZER, "Hi", **{"raw": True, "interpretation_prompt": SPEC, **OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    ("vectors", "options", "message"),
+    [
+        (torch.ones(2, 31), {}, "vectors are torch.float32, 2 × 31; expected floating point numbers, n × 32"),
+        (torch.ones(32), {}, "vectors are torch.float32, 32;"),
+        (torch.ones(2, 32, dtype=torch.long), {}, "vectors are torch.int64, 2 × 32;"),
+        (torch.ones(2, 32), {"names": ["a"]}, "1 names for 2 vectors"),
+    ],
+)
+def test_bad_vectors_are_named(model, vectors, options, message):
+    with pytest.raises(ValueError, match=message):
+        interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **options)
+
+
+def test_a_model_in_training_mode_is_refused(model):
+    model.train()
+    try:
+        for call, what in [(interpret, "Hi"), (interpret_vectors, torch.ones(1, 32))]:
+            with pytest.raises(ValueError, match="training mode"):
+                call(model, TOKENIZER, what, interpretation_prompt=SPEC)
+    finally:
+        model.eval()
+
+
+def test_importing_the_package_is_cheap_and_names_are_found():
+    code = """
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.split(".")[0] in ("pandas", "jinja2", "rich", "matplotlib")
+        return None if hidden else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path = [Without(finder) for finder in sys.meta_path]
+import transformers
+import transformers.interpretation as package
+from transformers.interpretation import interpret
+from transformers.interpretation import capture
+assert callable(capture), capture
+for name in dir(package):
+    assert getattr(package, name) is not None
+try:
+    package.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "module 'transformers.interpretation' has no attribute 'nonsense'\n"

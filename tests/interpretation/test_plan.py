@@ -1,0 +1,111 @@
+"""The cells of a plan, their order, and everything a model cannot take."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation.engine import InterpretationSettings
+from transformers.interpretation.examples import Example
+from transformers.interpretation.plan import Limits, Plan, PlanError, Source, build_prompts, make_plan
+from transformers.interpretation.prompts import InterpretationPrompt, InterpretationPromptSpec
+from transformers.interpretation.selection import Selection
+
+TOKENIZER = tiny_tokenizer()
+LIMITS = Limits(n_layers=4, positions=64, vocabulary=VOCABULARY)
+SPEC = InterpretationPromptSpec("short", text="x: _ is")
+
+
+def plan_of(examples, specs=(SPEC,), limits=LIMITS, tokenizer=TOKENIZER, **options):
+    insert_layer = options.pop("insert_layer", 1)
+    choices = {"layers": Selection("all"), "tokens": Selection("all"), "prompt_output_tokens": 1, "chunk_cells": 4}
+    settings = InterpretationSettings(insert_layer=insert_layer, max_new_tokens=8)
+    return make_plan(tokenizer, examples, specs, limits, settings, **{**choices, **options})
+
+
+def problems_of(*args, **options):
+    with pytest.raises(PlanError) as caught:
+        plan_of(*args, **options)
+    return list(caught.value.problems)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
+def test_chunks_are_the_cells_in_order(n_tokens, n_prompts, n_layers, chunk_cells):
+    sources = tuple(
+        Source(Example(f"x_{i}", "x"), "x", (5,) * n, tuple(range(n))) for i, n in enumerate(n_tokens, start=1)
+    )
+    prompts = tuple(InterpretationPrompt(f"p{i}", (5, 6), (1,), "") for i in range(n_prompts))
+    plan = Plan(sources, prompts, tuple(range(n_layers)), 0, chunk_cells)
+    expected = [
+        (source, prompt, layer, token)
+        for source in sources
+        for prompt, layer, token in itertools.product(prompts, range(n_layers), source.tokens)
+    ]
+    chunks = [plan.chunk(index) for index in range(plan.n_chunks)]
+    assert [(a.source, a.prompt, a.layer, a.token) for chunk in chunks for a in chunk] == expected
+    assert plan.n_cells == len(expected)
+    assert all(len(chunk) == chunk_cells for chunk in chunks[:-1])
+
+
+def test_what_is_interpreted():
+    raw = Example("fact_1", "abc", raw=True)
+    everything = plan_of([raw], prompt_output_tokens=2)
+    assert everything.sources[0].tokens == (0, 1, 2, 3, 4)
+    assert everything.layers == (0, 1, 2, 3, 4)
+    assert everything.sources[0].text == "abc"
+    assert TOKENIZER.convert_ids_to_tokens(list(everything.sources[0].input_ids)) == ["a", "b", "c"]
+    some = plan_of([raw], prompt_output_tokens=2, tokens=Selection("-1"), layers=Selection("-2:"))
+    assert some.sources[0].tokens == (2,)
+    assert some.layers == (3, 4)
+    assert plan_of([raw], prompt_output_tokens=0).sources[0].tokens == (0, 1, 2)
+
+
+def test_a_prompt_is_a_user_turn_unless_raw():
+    turn = plan_of([Example("x_1", "abc")]).sources[0]
+    assert turn.text == "[INST] abc [/INST]"
+    chat = plan_of([Example("x_1", "abc")], tokenizer=tiny_tokenizer(chat=True)).sources[0]
+    assert chat.text == "<s>user:abc</s><s>assistant:"
+    assert TOKENIZER.convert_ids_to_tokens(list(chat.input_ids))[:3] == ["<s>", "u", "s"]
+
+
+def test_limits_of_a_model():
+    assert Limits.of(tiny_model()) == Limits(n_layers=4, positions=256, vocabulary=128)
+
+
+def test_all_problems_are_reported_together():
+    found = problems_of(
+        [Example("a_1", "x" * 64, raw=True), Example("b_2", "ok", raw=True), Example("c_3", "a\u00a0", raw=True)],
+        [SPEC, SPEC, InterpretationPromptSpec("long", text="y" * 60 + " _")],
+        limits=Limits(n_layers=4, positions=64, vocabulary=250),
+        layers=Selection("0,9"),
+        tokens=Selection("1,5"),
+        insert_layer=4,
+    )
+    assert found == [
+        "layers: 9 is out of range: there are 5 (0 to 4, or -1 to -5)",
+        "insert layer 4 is out of range: 0 to 3",
+        'two interpretation prompts are named "short"; their rows could not be told apart',
+        'interpretation prompt "long": has 62 tokens and 8 new ones; the model takes 64',
+        "a_1: has 64 tokens and 1 new ones; the model takes 64",
+        "b_2: tokens: 5 is out of range: there are 2 (0 to 1, or -1 to -2)",
+        f"c_3: has token id {TOKENIZER.vocab['ł']}, the model knows 250: is it the model's own tokenizer?",
+        "c_3: tokens: 5 is out of range: there are 3 (0 to 2, or -1 to -3)",
+    ]
+
+
+def test_a_model_that_does_not_say_its_length_has_none():
+    unlimited = Limits(n_layers=4, positions=None, vocabulary=None)
+    assert len(plan_of([Example("a_1", "x" * 500, raw=True)], limits=unlimited).sources[0].input_ids) == 500
+
+
+def test_prompts_are_built_or_refused():
+    built = build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(max_new_tokens=3))
+    assert [prompt.name for prompt in built] == ["short"]
+    assert build_prompts(TOKENIZER, built, LIMITS, InterpretationSettings()) == built
+    with pytest.raises(PlanError, match="insert layer 7 is out of range: 0 to 3"):
+        build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(insert_layer=7))

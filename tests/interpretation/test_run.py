@@ -1,0 +1,83 @@
+"""A chunk's records depend on the job alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation import reading
+from transformers.interpretation.engine import InterpretationSettings
+from transformers.interpretation.examples import Example
+from transformers.interpretation.plan import Limits, make_plan
+from transformers.interpretation.prompts import InterpretationPromptSpec
+from transformers.interpretation.reading import continue_greedily
+from transformers.interpretation.run import Job
+from transformers.interpretation.selection import Selection
+
+TOKENIZER = tiny_tokenizer()
+SETTINGS = InterpretationSettings(max_new_tokens=3)
+EXAMPLES = [Example("fact_1", "Hi", "fact", True, "x"), Example("b_2", "Yes"), Example("c_3", "No", raw=True)]
+SPECS = [InterpretationPromptSpec("short", text="ab: _ _ is"), InterpretationPromptSpec("other", text="_ means")]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(vocab_size=VOCABULARY)
+
+
+def job_of(model, chunk_cells=7, **options):
+    choices = {"layers": Selection("0,-1"), "tokens": Selection("all"), "prompt_output_tokens": 1, **options}
+    plan = make_plan(TOKENIZER, EXAMPLES, SPECS, Limits.of(model), SETTINGS, chunk_cells=chunk_cells, **choices)
+    return Job(model, TOKENIZER, plan, SETTINGS, batch_size=4)
+
+
+def test_chunks_may_be_computed_in_any_order(model):
+    job = job_of(model)
+    whole = [job.records(chunk) for chunk in range(job.plan.n_chunks)]
+    assert sum(len(records) for records in whole) == job.plan.n_cells
+    for chunk in reversed(range(job.plan.n_chunks)):
+        assert job_of(model).records(chunk) == whole[chunk]
+
+
+def test_records_are_in_the_plans_order_and_say_where_they_come_from(model):
+    job = job_of(model)
+    records = [record for chunk in range(job.plan.n_chunks) for record in job.records(chunk)]
+    cells = [address for chunk in range(job.plan.n_chunks) for address in job.plan.chunk(chunk)]
+    assert len(records) == len(cells)
+    for record, cell in zip(records, cells):
+        example = cell.source.example
+        assert (record.name, record.category, record.answer) == (example.name, example.category, example.answer)
+        assert (record.layer_idx, record.token_idx) == (cell.layer, cell.token)
+        assert record.repeat_prompt_name == cell.prompt.name
+        assert record.prompt_token_list[record.token_idx] == record.current_token
+    assert {record.prompt for record in records} == {"Hi", "[INST] Yes [/INST]", "No"}
+
+
+def test_states_held_in_small_blocks_give_the_same(model, monkeypatch):
+    every = {"layers": Selection("all")}
+    job = job_of(model, 50, **every)
+    expected = job.records(0)
+    monkeypatch.setattr(reading, "CAPTURED_BYTES", 1)
+    assert job_of(model, 50, **every).records(0) == expected
+    seen = []
+    capture = reading.capture
+    monkeypatch.setattr(
+        reading, "capture", lambda m, i, layers, tokens: seen.append(layers) or capture(m, i, layers, tokens)
+    )
+    job_of(model, 50, **every).records(0)
+    assert all(len(layers) == 1 for layers in seen)
+
+
+@torch.no_grad()
+def test_the_continuation_is_the_plain_argmax(model):
+    model.generation_config.repetition_penalty = 9.0  # a checkpoint's taste, which must not count
+    try:
+        output = continue_greedily(model, [5, 6, 7], 6)
+    finally:
+        model.generation_config.repetition_penalty = 1.0
+    sequence = [5, 6, 7]
+    for _ in range(6):
+        sequence.append(int(model(torch.tensor([sequence])).logits[0, -1].argmax()))
+    assert [5, 6, 7, *output] == sequence
+    assert continue_greedily(model, [5, 6, 7], 0) == ()

@@ -1,0 +1,91 @@
+"""Run the script in children and kill them at random moments; ask whether what they leave behind is whole.
+
+    kill_campaign.py SCRIPT FOLDER ARGUMENT ...
+
+Children are forked from here with torch imported and the model loaded, so that their time goes into chunks and writing.
+FOLDER gets the outputs. Prints one line of JSON: how often children were killed and interrupted, how often a finished
+table had other bytes than an uninterrupted run's, and how often an interrupted one had a torn row or a wrong status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers.interpretation import batch, read_csv
+from transformers.interpretation.loading import load_weights
+
+ROUNDS = 6
+KILLS = 3
+CHUNK_CELLS = 8
+
+
+def main(script_path: str, folder: Path, arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    batch.CHUNK_CELLS = CHUNK_CELLS  # many chunks of a small table
+    batch.read_outline = functools.cache(batch.read_outline)
+    weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
+    batch.load_weights = lambda outline, **_: weights(outline)
+    weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
+    spec = importlib.util.spec_from_file_location("script", script_path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def child(output: Path) -> int:
+        process = os.fork()
+        if process == 0:
+            status = 99
+            with contextlib.suppress(BaseException):
+                sink = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(sink, 1)
+                os.dup2(sink, 2)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                status = script.main([*arguments, "--output", str(output)])
+            os._exit(status)
+        return process
+
+    began = time.monotonic()
+    whole = folder / "whole.csv"
+    assert os.waitpid(child(whole), 0)[1] == 0
+    duration = time.monotonic() - began
+    random.seed(0)
+    counts = {"killed": 0, "interrupted": 0, "different": 0, "torn": 0, "wrong status": 0}
+    for number in range(ROUNDS):
+        output = folder / f"{number}.csv"
+        interrupt = number % 3 == 0
+        stopped = 0
+        while stopped < KILLS:
+            process = child(output)
+            time.sleep(random.uniform(0.0, 0.5) * duration)
+            os.kill(process, signal.SIGINT if interrupt else signal.SIGKILL)
+            _, status = os.waitpid(process, 0)
+            stopped += status != 0
+            counts["wrong status"] += interrupt and os.waitstatus_to_exitcode(status) not in (0, 130)
+            counts["torn"] += interrupt and output.exists() and output.stat().st_size > 0 and not readable(output)
+            if status == 0:  # too late
+                counts["different"] += output.read_bytes() != whole.read_bytes()
+                output.unlink()
+        counts["interrupted" if interrupt else "killed"] += stopped
+        counts["different"] += os.waitpid(child(output), 0)[1] != 0 or output.read_bytes() != whole.read_bytes()
+    print(json.dumps(counts))
+
+
+def readable(output: Path) -> bool:
+    try:
+        read_csv(output)
+    except ValueError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,194 @@
+"""The script as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import get_interpretations_from_examples as script
+import pytest
+from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from transformers.interpretation.record import COLUMNS
+
+SCRIPT = Path(script.__file__)
+CAMPAIGN = Path(__file__).resolve().parent / "kill_campaign.py"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "short.json", SHORT_PROMPT)
+    examples = [{"prompt": "Hi", "category": "a", "raw": True}, {"prompt": "-1", "raw": True, "answer": "x"}]
+    write_json(tmp_path / "examples.json", {"examples": examples})
+    return tmp_path
+
+
+def arguments(model, *more):
+    return [
+        *("--model", str(model), "--examples", "examples.json", "--interpretation-prompt", "short.json"),
+        *("--max-new-tokens", "3", "--dtype", "float32", "--device", "cpu", *more),
+    ]
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_and_its_repetition(model, workplace, capsys):
+    assert script.main(arguments(model, "--layers", "-2:", "--tokens", "-1")) == 0
+    told = capsys.readouterr()
+    assert re.fullmatch(r"4 interpretations in [\d.]+ s \([\d,.]+/s\): interpretations\.csv\n", told.out)
+    assert "float32 on cpu" in told.err
+    assert "4/4" in told.err
+    rows = rows_of("interpretations.csv")
+    assert tuple(rows[0]) == COLUMNS
+    assert [(row["name"], row["layer_idx"], row["token_idx"]) for row in rows] == [
+        ("a_1", "3", "1"),
+        ("a_1", "4", "1"),
+        ("example_2", "3", "1"),
+        ("example_2", "4", "1"),
+    ]
+    for row in rows:
+        for column in ("prompt_token_list", "interpretation", "interpretation_weights", "interpretation_prob"):
+            assert isinstance(json.loads(row[column]), list)
+
+    before = {path.name: path.read_bytes() for path in workplace.iterdir()}
+    assert script.main(arguments(model, "--layers", "-2:", "--tokens", "-1")) == 0
+    assert "interpretations.csv is complete: 4 interpretations" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
+    assert script.main(arguments(model, "--layers", "0", "--tokens", "last")) == 2
+    assert "layers: -2: then, 0 now" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
+    assert script.main(arguments(model, "--layers", "0", "--tokens", "last", "--overwrite")) == 0
+    assert len(rows_of("interpretations.csv")) == 2
+
+
+def test_several_prompts_and_safe_cells(model, workplace, capsys):
+    more = ("--interpretation-prompt", "repeat", "--layers", "0", "--csv-safe", "--output", "new/folder/out.csv")
+    assert script.main(arguments(model, *more)) == 0
+    assert "get a ' in front" in capsys.readouterr().err
+    rows = rows_of("new/folder/out.csv")
+    assert [row["repeat_prompt_name"] for row in rows] == (["short"] * 3 + ["repeat"] * 3) * 2
+    assert {row["prompt"] for row in rows} == {"Hi", "'-1"}
+    assert [row["token_source"] for row in rows[:3]] == ["prompt", "prompt", "output"]
+
+
+BAD = [
+    (["--examples", "none.json"], "none.json: cannot read the examples: No such file or directory"),
+    (["--examples", "broken.json"], "broken.json: line 2, column 1: not valid JSON: "),
+    (["--layers", "40"], "layers: 40 is out of range: there are 5 (0 to 4, or -1 to -5)"),
+    (["--layers=-6"], "layers: -6 is out of range"),
+    (["--layers", "one"], 'layers: "one" is not an index'),
+    (["--tokens", "3:,2"], "a_1: tokens: 2 is out of range: there are 2"),
+    (["--interpretation-prompt", "sumarize"], "did you mean 'summarize'"),
+    (["--output", "."], "is a folder; name a file"),
+    (["--output", "examples.json/out.csv"], "examples.json is not a folder"),
+    (["--output", "examples.json"], "examples.json exists and no run's manifest lies beside it"),
+    (["--model", "./nowhere"], "model ./nowhere: there is no such folder"),
+    (["--model", "t5"], "model t5: t5 is no causal language model"),
+    (["--insert-layer", "4"], "insert layer 4 is out of range: 0 to 3"),
+    (["--replacing-mode", "blend"], "blend"),
+    (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+    (["--batch-size", "-1"], "batch_size is -1"),
+    (["--prompt-output-tokens", "-1"], "prompt_output_tokens is -1"),
+    (["--device", "cuda:99"], "device cuda:99: "),
+    (["--device", "cpu", "--device-map", "auto"], "not both"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[" ".join(options) for options, _ in BAD])
+def test_bad_input_is_one_clear_line(workplace, capsys, options, message):
+    """The model has no weights: nothing but a check that comes before them can be what ends the program."""
+    bare = write_tiny_folder(workplace / "bare", weights=False)
+    write_tiny_folder(workplace / "t5", weights=False)
+    write_json(workplace / "t5" / "config.json", {"model_type": "t5"})
+    (workplace / "broken.json").write_text('{"examples":\n')
+    write_json(workplace / "examples.json", {"examples": [{"prompt": "Hi", "category": "a", "raw": True}]})
+    before = sorted(workplace.rglob("*"))
+    assert script.main(arguments(bare.name, *options)) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", told.err)
+    assert message in told.err
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_every_problem_of_a_file_has_its_line(workplace, capsys):
+    write_json(workplace / "bad.json", {"examples": [{"prompt": ""}, {"prompt": "x", "raw": 3}]})
+    assert script.main(["--examples", "bad.json"]) == 2  # without a model: the embedded one is not even made
+    assert capsys.readouterr().err == (
+        'error: bad.json: example 1: "prompt" is empty\n'
+        'error: bad.json: example 2: "raw" must be true or false, found a number\n'
+    )
+
+
+def test_unknown_keys_are_warned_about_and_stop_nobody(model, workplace, capsys):
+    write_json(workplace / "odd.json", {"examples": [{"prompt": "Hi", "raw": True, "anser": "x"}]})
+    assert script.main(arguments(model, "--examples", "odd.json", "--layers", "0", "--tokens", "last")) == 0
+    line = 'warning: odd.json: example 1: unknown keys are ignored: "anser" (did you mean "answer"?)\n'
+    assert capsys.readouterr().err.count(line) == 1
+
+
+@pytest.mark.parametrize("word", ["--no-such-option", "--layer", "--dtype=int8", "--insert-layer=x"])
+def test_unknown_options_end_with_status_2(word, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script.main([word])
+    assert caught.value.code == 2
+    assert word.split("=")[0] in capsys.readouterr().err
+
+
+def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers.interpretation.batch", None)
+    assert script.main(arguments("bare")) == 2
+    told = capsys.readouterr().err
+    assert "is not patched" in told
+    assert told.endswith("run: python install_patch.py\n")
+    monkeypatch.delitem(sys.modules, "transformers.interpretation.batch")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert script.main(arguments("bare")) == 2
+    assert "pip install -r requirements.txt" in capsys.readouterr().err
+
+
+def test_negative_indices_are_no_options():
+    parsed = script.parse(["--layers", "-5:,-1", "--tokens", "-1"])
+    assert (parsed.layers, parsed.tokens) == ("-5:,-1", "-1")
+
+
+def test_killed_and_interrupted_at_random_moments(model, workplace):
+    write_json(workplace / "examples.json", {"examples": [{"prompt": f"Hi {n}", "raw": True} for n in range(4)]})
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    (workplace / "outputs").mkdir()
+    command = [sys.executable, CAMPAIGN, SCRIPT, workplace / "outputs", *arguments(model)]
+    ended = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    counts = json.loads(ended.stdout)
+    assert counts == {"killed": 12, "interrupted": 6, "different": 0, "torn": 0, "wrong status": 0}
+
+
+def test_the_embedded_model_thinks_of_the_answer(embedded_folder, workplace):
+    """The whole program on a real model."""
+    example = {"prompt": "The capital of Japan is", "category": "fact", "raw": True, "answer": "Tokyo"}
+    write_json(workplace / "examples.json", {"examples": [example]})
+    options = ["--examples", "examples.json", "--layers", "0,24", "--tokens", "last", "--insert-layer", "2"]
+    command = [sys.executable, str(SCRIPT), *options, "--max-new-tokens", "4", "--dtype", "float32"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    rows = rows_of("interpretations.csv")
+    assert [(row["layer_idx"], row["current token"], row["prompt_output"]) for row in rows] == [
+        ("0", "Ġis", " Tokyo"),
+        ("24", "Ġis", " Tokyo"),
+    ]
+    assert "Tokyo" in rows[1]["interpretation_text"]
+    assert rows[1]["status"] == "ok"
+    assert json.loads(rows[1]["interpretation_prob"])[0] > 0.5

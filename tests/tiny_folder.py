@@ -1,0 +1,28 @@
+"""A folder with a tiny random model and its byte tokenizer, as `from_pretrained` takes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+
+SHORT_PROMPT = {"name": "short", "text": "ab: _ _ is"}
+"""An interpretation prompt, as a JSON file has it."""
+
+
+def write_tiny_folder(folder: Path, *, weights: bool = True) -> Path:
+    """Llama, 4 layers, hidden size 32. Without weights, nothing but checks can succeed."""
+    model = tiny_model(vocab_size=VOCABULARY)
+    if weights:
+        model.save_pretrained(folder)
+    else:
+        model.config.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path

@@ -1,0 +1,173 @@
+"""Interpretations in memory, with a model that is loaded already.
+
+results = interpret(model, tokenizer, "The capital of Italy is", layers="10:25", tokens="last", raw=True)
+results.dataframe()
+
+results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], names=["happy - sad"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from .examples import Example
+from .plan import CHUNK_CELLS, Limits, build_prompts, make_plan
+from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .record import Record
+from .results import Interpretations
+from .run import Job, interpretation_fields
+from .selection import Selection
+
+if TYPE_CHECKING:
+    Prompt = str | InterpretationPrompt | InterpretationPromptSpec
+    Indices = str | int | slice | Sequence[int] | None
+
+
+def interpret(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    layers: Indices = None,
+    tokens: Indices = None,
+    interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
+    raw: bool = False,
+    insert_layer: int = 1,
+    replacing_mode: str = "normalized",
+    overlay_strength: float = 1.0,
+    max_new_tokens: int = 30,
+    prompt_output_tokens: int = 1,
+    batch_size: int | None = None,
+) -> Interpretations:
+    """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        tokenizer: the model's own.
+        prompt: what the model reads.
+        layers: indices into the n_layers + 1 hidden states; the last is after the final norm. An int, several, a
+            slice, or the command line's syntax: "all", "0,5,10", "0:30:5". None: all.
+        tokens: the same for token positions, and "last". None and "all": those of the prompt and of its generated
+            output; anything else selects among the prompt's alone.
+        interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.
+        raw: feed the prompt as it is; otherwise it becomes a user turn.
+        insert_layer: the decoder layer at whose input embeddings are inserted.
+        replacing_mode: "normalized" (strength 1 overwrites) or "addition".
+        overlay_strength: weight of the embedding.
+        max_new_tokens: the longest interpretation.
+        prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
+        batch_size: how many are interpreted at once. None: as many as memory suggests.
+
+    Returns:
+        one record per (interpretation prompt, layer, token), in this order.
+
+    Raises:
+        ValueError: arguments that are out of range, unknown, or do not fit the model.
+    """
+    settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
+    _check_evaluation_mode(model)
+    plan = make_plan(
+        tokenizer,
+        [Example(name="example_1", prompt=prompt, raw=raw)],
+        _prompts(interpretation_prompt),
+        Limits.of(model),
+        settings,
+        layers=Selection.of(layers),
+        tokens=Selection.of(tokens),
+        prompt_output_tokens=prompt_output_tokens,
+        chunk_cells=CHUNK_CELLS,
+    )
+    batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
+    job = Job(model, tokenizer, plan, settings, batch_size=batch_size)
+    return Interpretations(record for chunk in range(plan.n_chunks) for record in job.records(chunk))
+
+
+def interpret_vectors(
+    model: nn.Module,
+    tokenizer: Any,
+    vectors: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    names: Sequence[str] | None = None,
+    interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
+    insert_layer: int = 1,
+    replacing_mode: str = "normalized",
+    overlay_strength: float = 1.0,
+    max_new_tokens: int = 30,
+    batch_size: int | None = None,
+) -> Interpretations:
+    """Explain any vectors of the model's hidden space: a probe, a steering vector, a feature of a sparse autoencoder.
+
+    Args:
+        vectors: `[n, hidden]`, or n vectors `[hidden]`.
+        names: what to call them, in the column "current token"; None: vector 0, vector 1, …
+        other arguments: as for `interpret`.
+
+    Returns:
+        one record per (interpretation prompt, vector), in this order; `layer_idx` is None, `token_idx` the vector's
+        index, `token_source` "vector".
+
+    Raises:
+        ValueError: as for `interpret`; vectors of another shape.
+    """
+    settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
+    _check_evaluation_mode(model)
+    rows = _rows(model, vectors)
+    names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
+    if len(names) != len(rows):
+        raise ValueError(f"{len(names)} names for {len(rows)} vectors")
+    prompts = build_prompts(tokenizer, _prompts(interpretation_prompt), Limits.of(model), settings)
+    batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
+    addresses = [(prompt, index) for prompt in prompts for index in range(len(rows))]
+    interpretations = []
+    for start in range(0, len(addresses), CHUNK_CELLS):
+        cells = [Cell(rows[index], prompt) for prompt, index in addresses[start : start + CHUNK_CELLS]]
+        interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
+    return Interpretations(
+        Record(
+            name="vectors_1",
+            category="vectors",
+            prompt="",
+            prompt_output="",
+            prompt_token_list=tuple(names),
+            layer_idx=None,
+            token_idx=index,
+            current_token=names[index],
+            token_source="vector",
+            **interpretation_fields(tokenizer, prompt, settings, interpretation),
+        )
+        for (prompt, index), interpretation in zip(addresses, interpretations)
+    )
+
+
+def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | InterpretationPromptSpec]:
+    known = (str, InterpretationPrompt, InterpretationPromptSpec)
+    several = [given] if isinstance(given, known) else list(given)
+    for prompt in several:
+        if not isinstance(prompt, known):
+            raise ValueError(
+                f"an interpretation prompt is a name, a path, an InterpretationPrompt or its spec, not {prompt!r}; "
+                "for text with placeholders use InterpretationPrompt.from_text or .from_sequence"
+            )
+    if not several:
+        raise ValueError("no interpretation prompt")
+    return [find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several]
+
+
+def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """`[n, hidden]`, checked."""
+    rows = vectors if isinstance(vectors, torch.Tensor) else torch.stack([torch.as_tensor(v) for v in vectors])
+    hidden = model.get_input_embeddings().weight.shape[-1]
+    if rows.ndim != 2 or rows.shape[1] != hidden or not rows.is_floating_point():
+        shape = " × ".join(map(str, rows.shape))
+        raise ValueError(f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}")
+    return rows
+
+
+def _check_evaluation_mode(model: nn.Module) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout would speak too; call model.eval() first")

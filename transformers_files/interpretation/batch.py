@@ -1,0 +1,237 @@
+"""A file of examples → a file of interpretations: everything checked first, then run, and resumable.
+
+request = Request(model="…", examples=Path("mine.json"), output=Path("mine.csv"), layers="10:25")
+prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
+if not prepared.is_complete:
+    position = run(prepared)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .engine import InterpretationSettings, resolve_batch_size
+from .examples import Example, read_examples
+from .loading import Outline, load_weights, read_outline, resolve_device, resolve_dtype
+from .manifest import Manifest, OutputError, Position, package_fingerprint
+from .output import Found, check_output, inspect_output, open_output
+from .plan import CHUNK_CELLS, Limits, Plan, make_plan
+from .prompts import InterpretationPromptSpec, find_spec
+from .run import Job
+from .selection import Selection
+
+
+class Refused(Exception):
+    """What has to be put right first, one line each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(" ".join(problem.split()) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do."""
+
+    model: str
+    """Hub id or folder."""
+    examples: Path
+    output: Path
+    layers: str = "all"
+    tokens: str = "all"
+    interpretation_prompts: tuple[str, ...] = ("describe",)
+    """Built-in names or JSON files."""
+    insert_layer: int = 1
+    replacing_mode: str = "normalized"
+    overlay_strength: float = 1.0
+    max_new_tokens: int = 30
+    prompt_output_tokens: int = 1
+    batch_size: int | None = None
+    """None: as many as memory suggests."""
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    trust_remote_code: bool = False
+    csv_safe: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What can be known of a request without its model."""
+
+    examples: tuple[Example, ...]
+    specs: tuple[InterpretationPromptSpec, ...]
+    layers: Selection
+    tokens: Selection
+    settings: InterpretationSettings
+
+
+def check(request: Request) -> Checked:
+    """Everything that can be checked without the model. Raises Refused with all problems."""
+    problems: list[str] = []
+    examples: list[Example] = []
+    specs: list[InterpretationPromptSpec] = []
+    selections: dict[str, Selection] = {}
+    settings = InterpretationSettings()
+    with _collected(problems):
+        check_output(request.output)
+    with _collected(problems):
+        examples = read_examples(request.examples)
+    for name in request.interpretation_prompts:
+        with _collected(problems):
+            specs.append(find_spec(name))
+    for name in ("layers", "tokens"):
+        with _collected(problems, f"{name}: "):
+            selections[name] = Selection(getattr(request, name))
+    with _collected(problems):
+        settings = InterpretationSettings(
+            request.insert_layer, request.replacing_mode, request.overlay_strength, request.max_new_tokens
+        )
+    if request.batch_size is not None and request.batch_size < 1:
+        problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
+    if request.device_map is not None and request.device != "auto":
+        problems.append("give a device or a device map, not both")
+    if problems:
+        raise Refused(problems)
+    return Checked(tuple(examples), tuple(specs), selections["layers"], selections["tokens"], settings)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be run."""
+
+    request: Request
+    outline: Outline
+    plan: Plan
+    settings: InterpretationSettings
+    device: str
+    dtype: torch.dtype
+    identity: Mapping[str, Any]
+    """The settings that a resumed run must share; see `manifest`."""
+    found: Found
+    """What an earlier run of the same settings has left."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.found.is_complete
+
+    def notes(self) -> list[str]:
+        """What a user should know as it begins."""
+        lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
+        if self.found.manifest is not None and self.found.position.chunks:
+            lines.append(f"going on after {self.found.position.rows:,} interpretations in {self.request.output}")
+            changed = self.found.manifest.changes(_about(self))
+            if changed:
+                lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
+        if self.request.csv_safe:
+            lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
+        return lines
+
+
+def prepare(request: Request) -> Prepared:
+    """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing."""
+    checked = check(request)
+    problems: list[str] = []
+    with _collected(problems):
+        outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
+        device = resolve_device(request.device)
+        dtype = resolve_dtype(request.dtype, device)
+        plan = make_plan(
+            outline.tokenizer,
+            checked.examples,
+            checked.specs,
+            Limits.of(outline.skeleton),
+            checked.settings,
+            layers=checked.layers,
+            tokens=checked.tokens,
+            prompt_output_tokens=request.prompt_output_tokens,
+            chunk_cells=CHUNK_CELLS,
+        )
+        identity = _identity(request, checked, outline, plan, dtype)
+        found = inspect_output(request.output, identity, overwrite=request.overwrite)
+        if found.manifest is not None:
+            plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
+        return Prepared(request, outline, plan, checked.settings, device, dtype, identity, found)
+    raise Refused(problems)
+
+
+def run(prepared: Prepared) -> Iterator[Position]:
+    """Load the model and interpret, chunk by chunk, from where an earlier run stopped.
+
+    Yields how far the output has come, once before the first chunk and after each; by then it is on the disk. Raises
+    ModelError and OutputError; what was yielded stays.
+    """
+    request, plan = prepared.request, prepared.plan
+    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, device_map=request.device_map)
+    manifest = prepared.found.manifest
+    if manifest is None:
+        batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
+        resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
+        manifest = Manifest(prepared.identity, _about(prepared), resolved)
+    job = Job(model, prepared.outline.tokenizer, plan, prepared.settings, batch_size=manifest.plan["batch_size"])
+    with open_output(request.output, manifest, prepared.found.position, safe=request.csv_safe) as output:
+        yield output.position
+        for chunk in range(output.position.chunks, plan.n_chunks):
+            output.append(job.records(chunk))
+            yield output.position
+        output.finish()
+
+
+@contextmanager
+def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OutputError) as error:
+        problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
+
+
+def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "model": outline.fingerprint,
+        "examples": _digest(request.examples.read_bytes()),
+        "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
+        "layers": checked.layers.text,
+        "tokens": checked.tokens.text,
+        **asdict(checked.settings),
+        "prompt_output_tokens": request.prompt_output_tokens,
+        "batch_size": request.batch_size or "auto",
+        "dtype": str(dtype).removeprefix("torch."),
+        "csv_safe": request.csv_safe,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "interpretation": package_fingerprint(),
+        },
+    }
+
+
+def _about(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "model": prepared.outline.name,
+        "examples": str(prepared.request.examples),
+        "device": _where(prepared),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "MKL_CBWR": os.environ.get("MKL_CBWR"),
+    }
+
+
+def _where(prepared: Prepared) -> str:
+    device_map = prepared.request.device_map
+    return prepared.device if device_map is None else f"device map {device_map}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,214 @@
+"""An output file that survives being killed: chunks are appended whole, and what is torn is cut off.
+
+    found = inspect_output(path, settings)                # before the model is loaded: refuses, or says how far it is
+    with open_output(path, manifest, found.position) as output:
+        for chunk in range(output.position.chunks, n_chunks):
+            output.append(job.records(chunk))
+        output.finish()
+
+Beside the file stand its manifest and, until the run is complete, `….progress`: one line of JSON per chunk with the
+file's size and running CRC-32 after it, written once the chunk is on the disk. Whatever the file holds beyond the last
+line is torn and rewritten; a file whose bytes are not those that the lines vouch for has been changed by somebody else
+and is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .manifest import Manifest, OutputError, Position, read_manifest
+from .record import OK, Record
+from .table import csv_header, csv_rows
+
+_READ_BYTES = 2**20
+_ANEW = "name another output, or start anew with --overwrite"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at an output's place already."""
+
+    manifest: Manifest | None = None
+    """Of the run to go on with; None: a new one begins."""
+    position: Position = field(default_factory=Position)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.manifest is not None and self.manifest.complete is not None
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no ordinary file")
+    for wanted in (folder, path) if path.exists() else (folder,):
+        if not os.access(wanted, os.W_OK):
+            raise OutputError(f"cannot write {path}: no permission to write {wanted}")
+    if read_manifest(path) is None and path.exists() and path.stat().st_size:
+        raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
+
+
+def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Found:
+    """How far a run with these settings has come. Writes nothing.
+
+    Raises OutputError if something lies there that this run must not touch.
+    """
+    check_output(path)
+    manifest = read_manifest(path)
+    size = path.stat().st_size if path.exists() else 0
+    if manifest is None or overwrite or not size:
+        return Found()
+    differences = manifest.differences(settings)
+    if differences:
+        raise OutputError(f"{path} was begun with other settings ({'; '.join(differences)}); {_ANEW}")
+    position = manifest.complete or _last_position(_progress_path(path), size)
+    changed = manifest.complete is not None and size != position.bytes
+    if changed or _crc32(path, position.bytes) != position.crc32:
+        raise OutputError(f"{path} has been changed since its run wrote it; {_ANEW}")
+    return Found(manifest, position)
+
+
+class OutputFile:
+    """A CSV that grows by whole chunks; see `open_output`."""
+
+    def __init__(self, path: Path, table: io.FileIO, progress: io.FileIO, manifest: Manifest, *, safe: bool) -> None:
+        self.path = path
+        self.position = Position()
+        self._table = table
+        self._progress = progress
+        self._manifest = manifest
+        self._safe = safe
+
+    def begin(self) -> None:
+        """Start anew. Killed on the way, what is found next is the old run or a new one that has no chunk yet."""
+        self._progress.truncate(0)
+        self._manifest.write(self.path)
+        self.go_on(Position())
+        header = csv_header().encode()
+        _write(self._table, header)
+        self.position = Position(bytes=len(header), crc32=zlib.crc32(header))
+
+    def go_on(self, position: Position) -> None:
+        """Cut off what is torn."""
+        self._table.truncate(position.bytes)
+        self._table.seek(position.bytes)
+        self._progress.seek(0, os.SEEK_END)
+        self.position = position
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write one chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
+        data = csv_rows(records, safe=self._safe).encode()
+        before = self.position
+        after = Position(
+            chunks=before.chunks + 1,
+            rows=before.rows + len(records),
+            failed=before.failed + sum(record.status != OK for record in records),
+            bytes=before.bytes + len(data),
+            crc32=zlib.crc32(data, before.crc32),
+        )
+        try:
+            _write(self._table, data)
+            # The new line first: whatever a torn one before it left behind stays a line of its own.
+            _write(self._progress, b"\n" + json.dumps(asdict(after)).encode())
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self.go_on(before)
+            if isinstance(error, OSError):
+                safe = f"{before.rows} rows are safe"
+                raise OutputError(f"cannot write {self.path}: {error.strerror or error}; {safe}") from None
+            raise
+        self.position = after
+
+    def finish(self) -> None:
+        """Call the output complete."""
+        replace(self._manifest, complete=self.position).write(self.path)
+        _progress_path(self.path).unlink()
+
+
+@contextlib.contextmanager
+def open_output(path: Path, manifest: Manifest, position: Position, *, safe: bool = False) -> Iterator[OutputFile]:
+    """Begin an output, or go on at the position that `inspect_output` found.
+
+    `safe` is that of `table.csv_rows`. Raises OutputError if another process is writing it, or if it cannot be written.
+    """
+    with contextlib.ExitStack() as files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table = files.enter_context(_opened(path))
+            _lock(table, path)
+            progress = files.enter_context(_opened(_progress_path(path)))
+            output = OutputFile(path, table, progress, manifest, safe=safe)
+            if position == Position():
+                output.begin()
+            else:
+                output.go_on(position)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        yield output
+
+
+def _progress_path(path: Path) -> Path:
+    return path.with_name(path.name + ".progress")
+
+
+def _last_position(progress: Path, size: int) -> Position:
+    """The last whole line of the progress that a file of this size can hold."""
+    position = Position()
+    for line in progress.read_bytes().splitlines() if progress.exists() else ():
+        try:
+            found = Position.from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            continue  # torn
+        if found.bytes <= size:
+            position = found
+    return position
+
+
+def _crc32(path: Path, size: int) -> int:
+    """Of the first `size` bytes of a file."""
+    crc = 0
+    with open(path, "rb") as file:
+        while size and (data := file.read(min(size, _READ_BYTES))):
+            crc = zlib.crc32(data, crc)
+            size -= len(data)
+    return crc
+
+
+def _opened(path: Path) -> io.FileIO:
+    """Open for reading and writing, made if need be; unbuffered, so that nothing is written later than it seems."""
+    return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _lock(file: io.FileIO, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{path} is being written by another process") from None
+    except OSError:
+        pass  # a file system without locks

@@ -1,0 +1,211 @@
+"""What is interpreted, cell by cell, known before any weights are loaded.
+
+A cell is one (example, interpretation prompt, layer, token); cells are numbered in that order, the last varying
+fastest. A chunk is a run of consecutive cells, and the atom of computing, of resuming and of dealing work out: which
+cells it has depends on the settings alone. A cell of a generated token that turns out not to exist, because the model
+ended its output earlier, stays in the plan and yields no record.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from torch import nn
+
+from .engine import InterpretationSettings
+from .examples import Example
+from .families import decoder, decoder_layers
+from .prompts import InterpretationPrompt, InterpretationPromptSpec, encode_prompt, user_turn
+from .selection import Selection
+
+CHUNK_CELLS = 256
+"""Cells of a chunk: the most that a killed run loses, and what one batch can be filled from."""
+
+
+class PlanError(ValueError):
+    """Examples or prompts that this model cannot take. `problems` lists all of them, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can take in."""
+
+    n_layers: int
+    positions: int | None
+    """The longest sequence; None where the model's configuration does not say."""
+    vocabulary: int | None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Limits:
+        """Of a model, with or without weights. Raises UnsupportedModelError."""
+        config = decoder(model).config
+        positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
+        return cls(len(decoder_layers(model)), positions, vocabulary)
+
+    def problems(self, input_ids: Sequence[int], new_tokens: int) -> Iterator[str]:
+        """Why a prompt of these token ids, continued by `new_tokens` tokens, cannot be run."""
+        if not input_ids:
+            yield "has no tokens"
+        if self.positions is not None and len(input_ids) + new_tokens > self.positions:
+            yield f"has {len(input_ids)} tokens and {new_tokens} new ones; the model takes {self.positions}"
+        if self.vocabulary is not None and max(input_ids, default=0) >= self.vocabulary:
+            yield f"has token id {max(input_ids)}, the model knows {self.vocabulary}: is it the model's own tokenizer?"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An example as the model sees it."""
+
+    example: Example
+    text: str
+    input_ids: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a cell stands."""
+
+    source: Source
+    prompt: InterpretationPrompt
+    layer: int
+    """Index into the n_layers + 1 hidden states."""
+    token: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells, and how they are cut into chunks."""
+
+    sources: tuple[Source, ...]
+    prompts: tuple[InterpretationPrompt, ...]
+    layers: tuple[int, ...]
+    """Ascending indices into the n_layers + 1 hidden states."""
+    prompt_output_tokens: int
+    """How many tokens the model adds to each source, at most."""
+    chunk_cells: int
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each source the number of cells up to and including its own."""
+        per_token = len(self.prompts) * len(self.layers)
+        return list(accumulate(len(source.tokens) * per_token for source in self.sources))
+
+    @property
+    def n_cells(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def n_chunks(self) -> int:
+        return -(-self.n_cells // self.chunk_cells)
+
+    def cells_in(self, chunks: int) -> int:
+        """How many cells the first chunks have."""
+        return min(chunks * self.chunk_cells, self.n_cells)
+
+    def chunk(self, index: int) -> list[Address]:
+        """The cells of one chunk, in order."""
+        first = index * self.chunk_cells
+        return [self._address(number) for number in range(first, min(first + self.chunk_cells, self.n_cells))]
+
+    def _address(self, number: int) -> Address:
+        position = bisect_right(self._ends, number)
+        source = self.sources[position]
+        within = number - (self._ends[position - 1] if position else 0)
+        rest, token = divmod(within, len(source.tokens))
+        prompt, layer = divmod(rest, len(self.layers))
+        return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token])
+
+
+def make_plan(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+    *,
+    layers: Selection,
+    tokens: Selection,
+    prompt_output_tokens: int,
+    chunk_cells: int,
+) -> Plan:
+    """Check everything against the model's limits and its tokenizer, and plan the work.
+
+    `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
+    Raises PlanError with all problems.
+    """
+    problems: list[str] = []
+    if prompt_output_tokens < 0:
+        problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
+    chosen: tuple[int, ...] = ()
+    try:
+        chosen = layers.resolve(limits.n_layers + 1)
+    except ValueError as error:
+        problems.append(f"layers: {error}")
+    built = _build(tokenizer, prompts, limits, settings, problems)
+    sources = tuple(_source(tokenizer, example, tokens, prompt_output_tokens, limits, problems) for example in examples)
+    if problems:
+        raise PlanError(problems)
+    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells)
+
+
+def build_prompts(
+    tokenizer: Any,
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+) -> tuple[InterpretationPrompt, ...]:
+    """The interpretation prompts in this tokenizer's tokens. Raises PlanError with all problems."""
+    problems: list[str] = []
+    built = _build(tokenizer, prompts, limits, settings, problems)
+    if problems:
+        raise PlanError(problems)
+    return built
+
+
+def _build(
+    tokenizer: Any,
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+    problems: list[str],
+) -> tuple[InterpretationPrompt, ...]:
+    if settings.insert_layer >= limits.n_layers:
+        problems.append(f"insert layer {settings.insert_layer} is out of range: 0 to {limits.n_layers - 1}")
+    built: list[InterpretationPrompt] = []
+    for prompt in prompts:
+        try:
+            prompt = prompt if isinstance(prompt, InterpretationPrompt) else prompt.build(tokenizer)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        found = limits.problems(prompt.input_ids, settings.max_new_tokens)
+        problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
+        if prompt.name in (other.name for other in built):
+            problems.append(f'two interpretation prompts are named "{prompt.name}"; their rows could not be told apart')
+        built.append(prompt)
+    return tuple(built)
+
+
+def _source(
+    tokenizer: Any, example: Example, tokens: Selection, new_tokens: int, limits: Limits, problems: list[str]
+) -> Source:
+    text = example.prompt if example.raw else user_turn(tokenizer, example.prompt)
+    ids = tuple(encode_prompt(tokenizer, example.prompt, raw=example.raw))
+    problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
+    chosen: tuple[int, ...] = ()
+    try:
+        chosen = tuple(range(len(ids) + new_tokens)) if tokens.is_all else tokens.resolve(len(ids))
+    except ValueError as error:
+        problems.append(f"{example.name}: tokens: {error}")
+    return Source(example, text, ids, chosen)

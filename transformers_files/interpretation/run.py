@@ -1,0 +1,98 @@
+"""From a plan to records, chunk by chunk.
+
+    job = Job(model, tokenizer, plan, InterpretationSettings(), batch_size=64)
+    for chunk in range(plan.n_chunks):
+        records = job.records(chunk)
+
+The records of a chunk depend on nothing but the job: not on the chunks that were computed before, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from .plan import Address, Plan, Source
+from .prompts import InterpretationPrompt
+from .reading import Reading
+from .record import Record, token_pieces
+
+
+class Job:
+    """A model at work on a plan."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        plan: Plan,
+        settings: InterpretationSettings,
+        *,
+        batch_size: int,
+    ) -> None:
+        self.plan = plan
+        self.batch_size = batch_size
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._reading: Reading | None = None
+
+    def records(self, chunk: int) -> list[Record]:
+        """The records of one chunk of the plan, in its order; none for cells of output tokens that do not exist."""
+        found = []
+        for address in self.plan.chunk(chunk):
+            reading = self._read(address.source)
+            if reading.has(address.token):
+                vector = reading.vector(address.layer, address.token)
+                found.append((address, reading, Cell(vector, address.prompt)))
+        cells = [cell for _, _, cell in found]
+        interpretations = interpret_chunk(self._model, cells, self._settings, batch_size=self.batch_size)
+        return [
+            self._record(address, reading, interpretation)
+            for (address, reading, _), interpretation in zip(found, interpretations)
+        ]
+
+    def _read(self, source: Source) -> Reading:
+        """Cells come in the order of their sources, so the last reading is kept, and only that."""
+        if self._reading is None or self._reading.source is not source:
+            self._reading = None
+            self._reading = Reading(
+                self._model, self._tokenizer, source, self.plan.layers, self.plan.prompt_output_tokens
+            )
+        return self._reading
+
+    def _record(self, address: Address, reading: Reading, interpretation: Interpretation) -> Record:
+        example = address.source.example
+        return Record(
+            name=example.name,
+            category=example.category,
+            prompt=address.source.text,
+            prompt_output=reading.output_text,
+            prompt_token_list=reading.tokens,
+            layer_idx=address.layer,
+            token_idx=address.token,
+            current_token=reading.tokens[address.token],
+            token_source="prompt" if address.token < len(address.source.input_ids) else "output",
+            answer=example.answer,
+            **interpretation_fields(self._tokenizer, address.prompt, self._settings, interpretation),
+        )
+
+
+def interpretation_fields(
+    tokenizer: Any, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
+) -> dict[str, Any]:
+    """The fields of a Record that say how a vector was interpreted and what came out."""
+    pieces = token_pieces(tokenizer, interpretation.token_ids)
+    return {
+        "repeat_prompt": prompt.text,
+        "repeat_prompt_name": prompt.name,
+        "interpretation": interpretation.token_ids,
+        "interpretation_text": "".join(pieces),
+        "interpretation_weights": interpretation.relevancy,
+        "interpretation_prob": interpretation.probabilities,
+        "insert_layer": settings.insert_layer,
+        "status": interpretation.status,
+        "interpretation_tokens": pieces,
+    }
