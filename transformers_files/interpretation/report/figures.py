@@ -1,0 +1,146 @@
+"""Figures for papers, drawn by matplotlib, which users install if they want them: `pip install matplotlib`.
+
+Every function gives a `matplotlib.figure.Figure`; `figure.savefig("grid.pdf")` writes PNG, SVG or PDF by the ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..results import Record
+from .grid import Example, Reading, examples_of, find_example, mean_relevancy, names_answer, relevancy_scale
+from .palette import ink, ramp, step_of
+from .strings import inert, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CELL_INCHES = (1.25, 0.2)
+_CELL_LETTERS = 22
+_FONT_SIZE = 6
+
+
+def grid_figure(records: Sequence[Record], *, example: str | None = None, reading: str | None = None) -> Figure:
+    """The grid of one example (by name; the first where none is named) under one interpretation prompt (likewise).
+
+    Raises ValueError for a name that is not there, ImportError without matplotlib.
+    """
+    figure_class = _figure_class()
+    chosen = find_example(examples_of(records), example)
+    shown = _find_reading(chosen, reading)
+    scale = relevancy_scale(records)
+    colours = ramp(dark=False)
+    columns, rows = len(chosen.columns), len(chosen.layers)
+    figure = figure_class(figsize=(0.9 + columns * _CELL_INCHES[0], 0.9 + rows * _CELL_INCHES[1]), layout="constrained")
+    axes = figure.add_subplot()
+    for y, layer in enumerate(chosen.layers):
+        for x, column in enumerate(chosen.columns):
+            record = shown.records.get((layer, column.token_idx))
+            if record is None:
+                continue
+            mean = mean_relevancy(record)
+            colour = colours[step_of(mean, scale)] if mean is not None else "#eeeeee"
+            box = axes.add_patch(_rectangle(x, y, colour))
+            text = axes.text(x + 0.04, y + 0.5, _cell_text(record), va="center", size=_FONT_SIZE, color=ink(colour))
+            text.set_parse_math(False)
+            text.set_clip_path(box)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.set_ylabel("layer", size=_FONT_SIZE)
+    axes.set_xticks(
+        [x + 0.5 for x in range(columns)], [f"{c.token_idx} {c.text}"[:_CELL_LETTERS] for c in chosen.columns]
+    )
+    axes.set_yticks([y + 0.5 for y in range(rows)], ["–" if layer is None else str(layer) for layer in chosen.layers])
+    axes.tick_params(length=0, labelsize=_FONT_SIZE)
+    axes.xaxis.tick_top()
+    for label, column in zip(axes.get_xticklabels(), chosen.columns):
+        label.set_style("italic" if column.source == "output" else "normal")
+    _plain_text(axes)
+    _colour_bar(figure, axes, colours, scale)
+    return figure
+
+
+def answers_figure(records: Sequence[Record]) -> Figure:
+    """Per layer, the share of examples whose answer some interpretation of a prompt token names (as whole words).
+
+    One line per interpretation prompt; `answer_shares` has its numbers. Raises ValueError where no example has an
+    answer, ImportError without matplotlib.
+    """
+    figure_class = _figure_class()
+    shares = answer_shares(records)
+    if not shares:
+        raise ValueError('no example has an "answer", so there is nothing to count')
+    figure = figure_class(figsize=(5, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for label, (style, points) in zip(shares, zip(("-o", "--s", "-.^", ":D") * len(shares), shares.values())):
+        axes.plot(list(points), list(points.values()), style, markersize=3, label=inert(label), clip_on=False)
+    axes.set(ylim=(0, 1), xlabel="layer", ylabel="share of examples named")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _plain_text(axes)
+    return figure
+
+
+def answer_shares(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """Label of an interpretation prompt → layer → share of examples with an answer that are named at that layer.
+
+    An example counts at a layer where at least one of its prompt tokens was interpreted there.
+    """
+    verdicts: dict[str, dict[int, list[bool]]] = {}
+    for example in examples_of(records):
+        for reading in example.readings if example.answer else ():
+            named: dict[int, bool] = {}
+            for record in reading.records.values():
+                if record.layer_idx is not None and record.token_source == "prompt" and record.status == "ok":
+                    named[record.layer_idx] = named.get(record.layer_idx, False) or names_answer(record)
+            for layer, verdict in named.items():
+                verdicts.setdefault(reading.label, {}).setdefault(layer, []).append(verdict)
+    return {
+        label: {layer: sum(by_layer[layer]) / len(by_layer[layer]) for layer in sorted(by_layer)}
+        for label, by_layer in verdicts.items()
+    }
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("figures need matplotlib: pip install matplotlib") from None
+    return Figure
+
+
+def _find_reading(example: Example, label: str | None) -> Reading:
+    for reading in example.readings:
+        if label in (None, reading.label):
+            return reading
+    labels = ", ".join(reading.label for reading in example.readings)
+    raise ValueError(f"example {example.name} has no interpretation prompt {label!r}; it has: {labels}")
+
+
+def _rectangle(x: int, y: int, colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5)
+
+
+def _cell_text(record: Record) -> str:
+    line = one_line(record.interpretation_text.strip() if record.status == "ok" else record.status)
+    return line if len(line) <= _CELL_LETTERS else line[: _CELL_LETTERS - 1] + "…"
+
+
+def _plain_text(axes: Any) -> None:
+    """Take $ for what it is: labels of unknown origin are no formulas."""
+    legend = axes.get_legend()
+    for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *(legend.get_texts() if legend else ())]:
+        text.set_parse_math(False)
+
+
+def _colour_bar(figure: Any, axes: Any, colours: Sequence[str], scale: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    shades = ScalarMappable(Normalize(0, scale), ListedColormap(list(colours)))
+    bar = figure.colorbar(shades, ax=axes, fraction=0.02, pad=0.01)
+    bar.set_label("mean relevancy", size=_FONT_SIZE)
+    bar.ax.tick_params(labelsize=_FONT_SIZE)
+    bar.outline.set_visible(False)

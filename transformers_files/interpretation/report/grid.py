@@ -1,0 +1,141 @@
+"""Records in the shape that every view draws: per example and interpretation prompt, one grid of layers × tokens."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ..results import Record
+from .strings import inert, readable_tokens, visible
+
+
+@dataclass(frozen=True)
+class Column:
+    """One token position of the source text."""
+
+    token_idx: int
+    text: str
+    """The token with spaces and newlines made visible."""
+    source: str
+    """"prompt", "output" or "vector"."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one interpretation prompt, inserted at one layer, says about an example."""
+
+    label: str
+    prompt: str
+    insert_layer: int
+    records: dict[tuple[int | None, int], Record]
+    """(layer_idx, token_idx) → the record of that cell. Cells that were not computed are absent."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One source prompt with everything that was read out of it."""
+
+    name: str
+    category: str
+    prompt: str
+    prompt_output: str
+    answer: str | None
+    columns: tuple[Column, ...]
+    layers: tuple[int | None, ...]
+    """From the last layer down to the first, as the grid is drawn; (None,) for vectors that come from no layer."""
+    readings: tuple[Reading, ...]
+
+
+def examples_of(records: Sequence[Record]) -> tuple[Example, ...]:
+    """The examples in the order of their first records. Of a cell that is there twice, the last record counts."""
+    grouped: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        grouped.setdefault((record.name, record.prompt), []).append(record)
+    return tuple(_example(group) for group in grouped.values())
+
+
+def find_example(examples: Sequence[Example], name: str | None) -> Example:
+    """The example of that name, the first where none is given. Raises ValueError with the names that there are."""
+    if not examples:
+        raise ValueError("there are no interpretations to show")
+    for example in examples:
+        if name in (None, example.name):
+            return example
+    raise ValueError(f"no example {name!r}; there are: {', '.join(example.name for example in examples)}")
+
+
+def mean_relevancy(record: Record) -> float | None:
+    """Mean of |probability with − without the embedding| over an interpretation's tokens; None where there are none."""
+    return _mean(record.interpretation_weights)
+
+
+def mean_probability(record: Record) -> float | None:
+    """Mean probability of the interpretation's tokens; None where there are none."""
+    return _mean(record.interpretation_prob)
+
+
+def names_answer(record: Record) -> bool:
+    """Whether the interpretation contains the example's answer as whole words, in upper or lower case."""
+    if not record.answer or record.status != "ok":
+        return False
+    pattern = rf"(?<!\w){re.escape(record.answer)}(?!\w)"
+    return re.search(pattern, record.interpretation_text, re.IGNORECASE) is not None
+
+
+def relevancy_scale(records: Sequence[Record]) -> float:
+    """The relevancy that gets the strongest colour: the largest mean of all cells, rounded up to a tenth, at most 1."""
+    means = [mean for record in records if (mean := mean_relevancy(record)) is not None]
+    return min(1.0, max(1, math.ceil(max(means, default=1.0) * 10 - 1e-9)) / 10)
+
+
+def _mean(numbers: Sequence[float | None] | None) -> float | None:
+    finite = [number for number in numbers or () if number is not None and math.isfinite(number)]
+    return fmean(finite) if finite else None
+
+
+def _example(records: list[Record]) -> Example:
+    first = records[0]
+    readings: dict[tuple[str, str, int], dict[tuple[int | None, int], Record]] = {}
+    for record in records:
+        key = (record.repeat_prompt_name, record.repeat_prompt, record.insert_layer)
+        readings.setdefault(key, {})[record.layer_idx, record.token_idx] = record
+    return Example(
+        name=first.name,
+        category=first.category,
+        prompt=first.prompt,
+        prompt_output=first.prompt_output,
+        answer=first.answer,
+        columns=_columns(records),
+        layers=tuple(sorted({record.layer_idx for record in records}, key=_height, reverse=True)),
+        readings=tuple(Reading(_label(key, list(readings)), key[1], key[2], cells) for key, cells in readings.items()),
+    )
+
+
+def _height(layer: int | None) -> int:
+    return -1 if layer is None else layer
+
+
+def _columns(records: list[Record]) -> tuple[Column, ...]:
+    tokens = {record.token_idx: record for record in records}
+    ordered = [tokens[index] for index in sorted(tokens)]
+    # The alphabet of the vocabulary shows in the whole text better than in the few tokens that were asked for.
+    raw = [record.current_token for record in ordered]
+    texts = readable_tokens([*raw, *(ordered[0].prompt_token_list or ())])
+    return tuple(
+        Column(record.token_idx, _column_text(record, text), record.token_source)
+        for record, text in zip(ordered, texts)
+    )
+
+
+def _column_text(record: Record, token: str) -> str:
+    return inert(record.current_token) if record.token_source == "vector" else visible(token)
+
+
+def _label(key: tuple[str, str, int], keys: list[tuple[str, str, int]]) -> str:
+    """The prompt's name, with the insert layer where the name alone would not tell two readings apart."""
+    name, _, insert_layer = key
+    same_name = [other for other in keys if other[0] == name]
+    return name if len(same_name) == 1 else f"{name} · layer {insert_layer} · {same_name.index(key) + 1}"

@@ -1,0 +1,221 @@
+// Search, filter, switches, the table view, and the dock that shows one interpretation in full.
+// An example is drawn when the reader comes near it.
+const ROWS = 400; // of a table that are made in one go
+const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
+  ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["status", "short"]];
+
+const $ = (id) => document.getElementById(id);
+const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+const views = [...document.querySelectorAll(".view")];
+const readingOf = data.examples.map(() => 0); // which one each example shows
+const drawn = data.examples.map(() => null); // { grid } or { rows: Map of tr → cell }
+const rowCells = new WeakMap();
+let query = "", least = 0, asTable = false, hits = [], hitAt = -1, told = null;
+
+const passes = (cell) => least === 0 || (!failed(cell) && cell[MEAN] >= least);
+const isHit = (cell) => query !== "" && passes(cell) && !failed(cell) && lowerOf(cell).includes(query);
+
+// --- search and filter ---
+function mark(shown, cell) {
+  const hit = isHit(cell);
+  shown.classList.toggle("hit", hit);
+  shown.classList.toggle("dim", query !== "" ? !hit : !passes(cell));
+  return hit;
+}
+
+function markInGrid(td, cell) {
+  const was = td.classList.contains("hit");
+  const hit = mark(td, cell);
+  if (hit) td.textContent = lineAround(textOf(cell), lowerOf(cell).indexOf(query)); // the cell is cut to fit: show what was found
+  else if (was) td.textContent = oneLine(textOf(cell));
+}
+
+function markDrawn(number) {
+  drawn[number]?.grid?.markAll();
+  drawn[number]?.body?.querySelectorAll("tr").forEach((row) => mark(row, rowCells.get(row)));
+}
+
+function refresh() {
+  const counts = new Map();
+  let shown = 0, all = 0;
+  hits = [];
+  hitAt = -1;
+  data.examples.forEach((example, number) => example.readings.forEach((reading, position) => {
+    const found = reading.cells.filter(isHit);
+    all += reading.cells.length;
+    shown += reading.cells.filter(passes).length;
+    for (const key of [`${number}/${position}`, `${number}`]) counts.set(key, (counts.get(key) ?? 0) + found.length);
+    for (const cell of found) hits.push({ number, position, cell });
+  }));
+  for (const badge of document.querySelectorAll(".badge")) badge.textContent = counts.get(badge.dataset.hits) || "";
+  const layers = hits.map((hit) => hit.cell[LAYER]).filter((layer) => layer !== null);
+  const lowest = layers.length ? `, lowest layer ${layers.reduce((a, b) => Math.min(a, b))}` : "";
+  $("count").textContent = query !== "" ? count(hits.length, "match", "matches") + lowest
+    : least > 0 ? `${shown.toLocaleString("en")} of ${count(all, "cell", "cells")}` : "";
+  $("next").disabled = $("previous").disabled = hits.length === 0;
+  drawn.forEach((_, number) => markDrawn(number));
+}
+
+function search() {
+  query = $("search").value.toLowerCase();
+  refresh();
+}
+
+function goToHit(way) {
+  if (!hits.length) return;
+  hitAt = hitAt < 0 ? (way > 0 ? 0 : hits.length - 1) : (hitAt + way + hits.length) % hits.length;
+  const { number, position, cell } = hits[hitAt];
+  if (readingOf[number] !== position) choose(number, position);
+  draw(number);
+  const shown = drawn[number].grid ? drawn[number].grid.goTo(cell) : [...drawn[number].body.rows].find((row) => rowCells.get(row) === cell);
+  shown?.scrollIntoView({ block: "center", inline: "nearest", behavior: "instant" });
+}
+
+// --- drawing ---
+const watch = new IntersectionObserver((seen) => {
+  for (const { isIntersecting, target } of seen) if (isIntersecting) draw(Number(target.dataset.example));
+}, { rootMargin: "100% 0px" });
+
+function draw(number) {
+  if (drawn[number]) return;
+  watch.unobserve(views[number]);
+  views[number].style.minHeight = "";
+  if (asTable) {
+    drawTable(number);
+    return;
+  }
+  const example = data.examples[number];
+  const grid = new Grid(example, example.readings[readingOf[number]], views[number].clientWidth, {
+    mark: markInGrid,
+    chosen: (cell) => { told = [number, cell]; tell(number, cell); },
+  });
+  drawn[number] = { grid };
+  views[number].replaceChildren(grid.node);
+  grid.show();
+}
+
+function redraw(number) {
+  const { layers, readings } = data.examples[number];
+  const rows = asTable ? readings.reduce((sum, reading) => sum + reading.cells.length, 1) : layers.length + 2;
+  drawn[number] = null;
+  views[number].replaceChildren();
+  views[number].style.minHeight = `min(${24 * rows}px, 75vh)`; // so that the page does not jump
+  watch.observe(views[number]);
+}
+
+function choose(number, position) {
+  readingOf[number] = position;
+  document.getElementsByName(`reading-${number}`)[position].checked = true;
+  redraw(number);
+  draw(number);
+}
+
+// --- the table: the same data for reading aloud and copying ---
+function drawTable(number) {
+  const example = data.examples[number], table = element("table", "plain"), scroller = element("div", "scroller");
+  table.append(element("caption", "", example.name));
+  const head = table.createTHead().insertRow(), body = table.createTBody();
+  for (const [name, className] of TABLE) {
+    head.append(element("th", className, name));
+    head.lastChild.scope = "col";
+  }
+  scroller.tabIndex = 0;
+  scroller.append(table);
+  drawn[number] = { body };
+  views[number].replaceChildren(scroller);
+  const cells = example.readings.flatMap((reading) => reading.cells.map((cell) => [reading, cell]));
+  const columns = new Map(example.columns.map((column) => [column[0], column]));
+  const more = (from) => { // thousands of rows at once would hold up the first that are seen
+    for (const [reading, cell] of cells.slice(from, from + ROWS)) body.append(tableRow(columns.get(cell[TOKEN]), reading, cell));
+    if (from + ROWS < cells.length) setTimeout(() => scroller.isConnected && more(from + ROWS));
+  };
+  more(0);
+}
+
+function tableRow([index, text, source], reading, cell) {
+  const row = element("tr"), bad = failed(cell);
+  const values = [layerName(cell[LAYER]), index, text, source, reading.label, bad ? "" : textOf(cell),
+    bad ? "" : decimal(cell[MEAN]), bad ? "" : decimal(mean(cell[PROBABILITY])), bad ? cell[MEAN] : "ok"];
+  values.forEach((value, at) => row.append(element("td", TABLE[at][1], value)));
+  rowCells.set(row, cell);
+  mark(row, cell);
+  return row;
+}
+
+// --- the dock ---
+function tell(number, cell) {
+  const example = data.examples[number], words = $("words");
+  const [index, text, source] = example.columns.find((column) => column[0] === cell[TOKEN]);
+  const reading = example.readings[readingOf[number]];
+  const place = [example.name, cell[LAYER] === null ? "" : `layer ${cell[LAYER]}`, `${source === "vector" ? "vector" : "token"} ${index} ${text.slice(0, SHOWN)}`, reading.label];
+  const parts = place.filter(Boolean).map((name) => element("b", "", name));
+  if (failed(cell)) {
+    words.replaceChildren(element("span", "failed", cell[MEAN]));
+  } else {
+    parts.push(element("span", "", `mean relevancy ${decimal(cell[MEAN])}`), element("span", "", `mean probability ${decimal(mean(cell[PROBABILITY]))}`));
+    if (typeof cell[TEXTS] === "string") words.textContent = cell[TEXTS];
+    else words.replaceChildren(...cell[TEXTS].map((word, at) => wordOf(word, cell[RELEVANCY][at], cell[PROBABILITY][at])));
+  }
+  words.scrollTop = 0;
+  $("place").replaceChildren(...parts, element("span", "word"));
+}
+
+function wordOf(text, relevancy, probability) {
+  const span = element("span", "r" + stepOf(relevancy ?? 0), text.replace(/\n/g, "⏎"));
+  span.title = `relevancy ${decimal(relevancy)} · probability ${decimal(probability)}`;
+  if (text === "") { // an end of sequence, or a byte of a character that a later token completes
+    span.textContent = "∅";
+    span.classList.add("silent");
+    span.title += " · a token without text";
+  }
+  return span;
+}
+
+// --- controls ---
+document.addEventListener("pointerover", ({ target }) => {
+  const number = Number(target.closest?.(".view")?.dataset.example);
+  const cell = drawn[number]?.grid?.cellOf.get(target);
+  if (cell) tell(number, cell);
+  else if (target.parentNode === $("words")) $("place").querySelector(".word").textContent = target.title;
+  else if (told && !target.closest?.("#dock")) tell(...told); // back to the cell that was chosen
+});
+document.addEventListener("change", ({ target }) => {
+  const match = /^reading-(\d+)$/.exec(target.name ?? "");
+  if (match) choose(Number(match[1]), Number(target.value));
+});
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest?.(".find-answer");
+  if (!button) return;
+  $("search").value = button.dataset.answer;
+  search();
+});
+$("search").addEventListener("input", search);
+$("search").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") goToHit(event.shiftKey ? -1 : 1);
+});
+$("next").addEventListener("click", () => goToHit(1));
+$("previous").addEventListener("click", () => goToHit(-1));
+$("least").addEventListener("input", () => {
+  least = Number($("least").value);
+  $("least-value").textContent = (least / 1000).toFixed(2);
+  refresh();
+});
+$("table").addEventListener("click", () => {
+  asTable = !asTable;
+  $("table").setAttribute("aria-pressed", asTable);
+  document.body.classList.toggle("table", asTable);
+  views.forEach((_, number) => redraw(number));
+});
+$("theme").addEventListener("click", () => {
+  const root = document.documentElement, set = root.style.colorScheme;
+  const dark = set ? set === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.style.colorScheme = dark ? "light" : "dark";
+});
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth !== width) views.forEach((_, number) => drawn[number]?.grid && redraw(number));
+  width = innerWidth;
+});
+addEventListener("beforeprint", () => views.forEach((_, number) => draw(number)));
+
+views.forEach((_, number) => redraw(number));

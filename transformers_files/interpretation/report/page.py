@@ -1,0 +1,150 @@
+"""One HTML page that shows everything: no network, no build step, nothing in the data can run.
+
+Texts that the reader needs before any script runs (prompts, answers) are written by jinja2 with autoescaping. The cells
+travel as JSON in a data element and reach the document as text nodes only. A content security policy lets exactly the
+page's own script and style work, by their hashes, and forbids every request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..results import Record
+from .grid import Example, Reading, examples_of, mean_relevancy, names_answer, relevancy_scale
+from .palette import STEPS, ink, ramp
+from .strings import encodable, excerpt
+
+_HERE = Path(__file__).parent
+_OVERVIEW_LENGTH = 200
+_NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def page(records: Sequence[Record], *, title: str = "Interpretations") -> str:
+    """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens."""
+    examples = examples_of(records)
+    style = _palette_style() + _read("page.css")
+    script = "".join(_read(name) for name in ("cells.js", "grid.js", "page.js"))
+    return _render(
+        "page.html.j2",
+        title=title,
+        examples=examples,
+        n_cells=len(records),
+        n_layers=len({record.layer_idx for record in records}),
+        scale=relevancy_scale(records),
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        data=data_json(records),
+    )
+
+
+def write_page(records: Sequence[Record], path: str | Path, *, title: str = "Interpretations") -> None:
+    """Write the page, in UTF-8, to `path`."""
+    Path(path).write_text(page(records, title=title), encoding="utf-8", newline="\n")
+
+
+def notebook_view(records: Sequence[Record]) -> str:
+    """The page in a frame of its own, where neither it nor the notebook can change the other, and a plain table.
+
+    The table is what remains where a code host removes frames and scripts.
+    """
+    examples = examples_of(records)
+    height = 480 + 26 * max((len(example.layers) for example in examples), default=0)
+    return _render(
+        "notebook.html.j2", examples=examples[:1], page=page(records), height=min(height, 860), records=records
+    )
+
+
+def data_json(records: Sequence[Record]) -> str:
+    """The cells as JSON that is safe inside a script element: no <, > or &, nothing beyond ASCII."""
+    data = {
+        "scale": round(1000 * relevancy_scale(records)),
+        "steps": STEPS,
+        "examples": [_example_data(example) for example in examples_of(records)],
+    }
+    # ASCII only: U+2028, U+2029 and lone surrogates are written as escapes, which JSON.parse takes.
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).translate(_NOT_ABLE_TO_END_AN_ELEMENT)
+
+
+def lowest_layer_naming(example: Example) -> int | None:
+    """The lowest layer at which some interpretation of a prompt token names the example's answer."""
+    layers = [
+        record.layer_idx
+        for reading in example.readings
+        for record in reading.records.values()
+        if record.token_source == "prompt" and record.layer_idx is not None and names_answer(record)
+    ]
+    return min(layers, default=None)
+
+
+def _example_data(example: Example) -> dict[str, Any]:
+    return {
+        "name": example.name,
+        "columns": [[column.token_idx, column.text, column.source] for column in example.columns],
+        "layers": list(example.layers),
+        "readings": [_reading_data(reading) for reading in example.readings],
+    }
+
+
+def _reading_data(reading: Reading) -> dict[str, Any]:
+    return {"label": reading.label, "cells": [_cell_data(record) for record in reading.records.values()]}
+
+
+def _cell_data(record: Record) -> list[Any]:
+    """[layer, token, mean relevancy, texts of the tokens, relevancies, probabilities], numbers in thousandths.
+
+    Where the tokens' texts are not known, the whole text stands in their place. A cell that went wrong is
+    [layer, token, status].
+    """
+    place = [record.layer_idx, record.token_idx]
+    if record.status != "ok":
+        return [*place, record.status]
+    weights = record.interpretation_weights
+    known = len(record.interpretation_tokens) == len(weights)
+    texts = list(record.interpretation_tokens) if known else record.interpretation_text
+    numbers = [[_thousandths(number) for number in column] for column in (weights, record.interpretation_prob)]
+    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers]
+
+
+def _thousandths(number: float | None) -> int | None:
+    return None if number is None else round(1000 * number)
+
+
+def _palette_style() -> str:
+    """The ramp as custom properties: --r0 … the ground and --k0 … the ink on it, each for a light and a dark screen."""
+    lines = []
+    for step, (light, dark) in enumerate(zip(ramp(dark=False), ramp(dark=True))):
+        lines.append(f"--r{step}:light-dark({light},{dark});--k{step}:light-dark({ink(light)},{ink(dark)});")
+    classes = "".join(f".r{step}{{background:var(--r{step});color:var(--k{step})}}" for step in range(STEPS))
+    ends = [100 * step / STEPS for step in range(STEPS + 1)]
+    gradient = ",".join(f"var(--r{step}) {ends[step]:.1f}% {ends[step + 1]:.1f}%" for step in range(STEPS))
+    return f":root{{{''.join(lines)}--ramp:linear-gradient(to right,{gradient})}}\n{classes}\n"
+
+
+def _render(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["excerpt"] = lambda text: excerpt(text, _OVERVIEW_LENGTH)
+    environment.filters["lowest_layer_naming"] = lowest_layer_naming
+    return encodable(environment.get_template(template).render(**values))
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -1,0 +1,120 @@
+"""The grid of one example in a terminal, within its width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..results import Record
+from .grid import Column, Example, Reading, examples_of, find_example, mean_relevancy, relevancy_scale
+from .palette import ink, ramp, step_of
+from .strings import inert, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+_NARROWEST = 14
+_WIDEST = 32
+_LAYER_WIDTH = 5
+_COLOURS = ramp(dark=False)
+
+
+def show(records: Sequence[Record], *, example: str | None = None, console: Console | None = None) -> None:
+    """Print every reading of one example (by name; the first where none is named).
+
+    Tokens that do not fit beside each other follow below. The darker a cell, the more its words depend on the
+    embedding; without colours the mean relevancy stands in front (".4").
+    Raises ValueError for a name that no example has.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    chosen = find_example(examples_of(records), example)
+    scale = relevancy_scale(records)
+    name, prompt, output = (one_line(text) for text in (chosen.name, chosen.prompt, chosen.prompt_output))
+    heading = Text.assemble((name, "bold"), "  ", prompt, " ", (output, "italic"))
+    _print(console, heading)
+    for reading in chosen.readings:
+        _print(console, Text(f"{one_line(reading.label)}, inserted at layer {reading.insert_layer}", style="dim"))
+        for columns in _blocks(chosen.columns, console.width):
+            _print(console, _block(console, chosen, reading, columns, scale))
+    _print(console, _legend(scale))
+
+
+def _blocks(columns: Sequence[Column], width: int) -> list[Sequence[Column]]:
+    """The columns in groups of equal size that fit the width."""
+    fitting = max(1, (width - _LAYER_WIDTH) // (_NARROWEST + 1))
+    n_blocks = -(-len(columns) // fitting)
+    size = -(-len(columns) // n_blocks)
+    return [columns[start : start + size] for start in range(0, len(columns), size)]
+
+
+def _block(
+    console: Console, example: Example, reading: Reading, columns: Sequence[Column], scale: float
+) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    cell_width = max(1, min(_WIDEST, (console.width - _LAYER_WIDTH) // len(columns) - 1))
+    cell = _coloured_cell if console.color_system else _numbered_cell
+    table = Table(box=None, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
+    table.add_column(Text("layer", style="dim"), justify="right", width=_LAYER_WIDTH, no_wrap=True)
+    for column in columns:
+        style = "bold" if column.source == "prompt" else "bold italic"
+        heading = Text.assemble((f"{column.token_idx} ", "dim"), (inert(column.text), style))
+        table.add_column(heading, width=cell_width, no_wrap=True, overflow="ellipsis")
+    for layer in example.layers:
+        records = [reading.records.get((layer, column.token_idx)) for column in columns]
+        table.add_row(
+            Text("–" if layer is None else str(layer), style="dim"),
+            *(cell(record, cell_width, scale) for record in records),
+        )
+    return table
+
+
+def _coloured_cell(record: Record | None, width: int, scale: float) -> Text:
+    text = _cell(record, width)
+    if record is not None and record.status == "ok":
+        text.stylize(_style(step_of(mean_relevancy(record) or 0.0, scale)))
+    return text
+
+
+def _numbered_cell(record: Record | None, width: int, scale: float) -> Text:
+    from rich.text import Text
+
+    mean = mean_relevancy(record) if record is not None else None
+    return _cell(record, width) if mean is None else Text(f"{mean:.1f} ".removeprefix("0")) + _cell(record, width)
+
+
+def _cell(record: Record | None, width: int) -> Text:
+    from rich.text import Text
+
+    if record is None:
+        return Text("")
+    if record.status != "ok":
+        return Text(one_line(record.status), style="red")
+    text = Text(one_line(record.interpretation_text.strip()))
+    text.truncate(width, overflow="ellipsis", pad=True)
+    return text
+
+
+def _legend(scale: float) -> Text:
+    from rich.text import Text
+
+    swatches = [("  ", _style(step)) for step in range(0, len(_COLOURS), 4)]
+    return Text.assemble(("mean relevancy 0 ", "dim"), *swatches, (f" {scale:.1f}", "dim"))
+
+
+def _style(step: int) -> str:
+    colour = _COLOURS[step]
+    return f"{ink(colour)} on {colour}"
+
+
+def _print(console: Console, content: RenderableType) -> None:
+    """Print; what the terminal's encoding lacks becomes a question mark."""
+    with console.capture() as capture:
+        console.print(content)
+    encoding = console.encoding
+    console.file.write(capture.get().encode(encoding, "replace").decode(encoding))
