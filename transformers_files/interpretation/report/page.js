@@ -172,7 +172,11 @@ function wordOf(text, relevancy, probability) {
 }
 
 // --- controls ---
+let byKeyboard = false; // then cells move under a pointer that nobody moves
+document.addEventListener("keydown", () => { byKeyboard = true; });
+for (const moved of ["pointermove", "pointerdown", "wheel"]) document.addEventListener(moved, () => { byKeyboard = false; }, { passive: true });
 document.addEventListener("pointerover", ({ target }) => {
+  if (byKeyboard) return;
   const number = Number(target.closest?.(".view")?.dataset.example);
   const cell = drawn[number]?.grid?.cellOf.get(target);
   if (cell) tell(number, cell);
