@@ -445,3 +445,10 @@ def test_the_notebook_view_is_a_frame_and_a_table():
     names = elements(html).names
     assert names.count("iframe") == 1 and "script" not in names
     assert str(len(RECORDS)) in html
+
+
+def test_a_notebook_holds_whole_examples_of_a_large_result_and_says_so():
+    large = grid_records(examples=5, layers=30, tokens=50, length=1)
+    html = notebook_view(large)
+    assert "7,500 interpretations of 5 examples, of which the first 2 are shown" in html
+    assert html.count("fact_2") and not html.count("fact_3")

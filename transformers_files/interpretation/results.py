@@ -54,6 +54,12 @@ class Interpretations(Sequence[Record]):
         examples = len({record.name for record in self._records})
         return f"<{len(self)} interpretations of {examples} examples; .dataframe(), .to_csv(path)>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report."""
+        from .report import notebook_view
+
+        return notebook_view(self)
+
     def dataframe(self) -> DataFrame:
         """A pandas DataFrame with the columns of the CSV; lists are Python lists, None where there is nothing."""
         from pandas import DataFrame

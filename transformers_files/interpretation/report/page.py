@@ -21,6 +21,7 @@ from .strings import encodable, excerpt
 
 _HERE = Path(__file__).parent
 _OVERVIEW_LENGTH = 200
+_NOTEBOOK_CELLS = 4000
 _NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
@@ -52,12 +53,19 @@ def write_page(records: Sequence[Record], path: str | Path, *, title: str = "Int
 def notebook_view(records: Sequence[Record]) -> str:
     """The page in a frame of its own, where neither it nor the notebook can change the other, and a plain table.
 
-    The table is what remains where a code host removes frames and scripts.
+    The table is what remains where a code host removes frames and scripts. Of a large result only the first examples are
+    shown: a notebook is stored with its outputs.
     """
     examples = examples_of(records)
-    height = 480 + 26 * max((len(example.layers) for example in examples), default=0)
+    shown = _first_records(examples)
     return _render(
-        "notebook.html.j2", examples=examples[:1], page=page(records), height=min(height, 860), records=records
+        "notebook.html.j2",
+        n_records=len(records),
+        n_examples=len(examples),
+        n_shown=len(examples_of(shown)),
+        example=examples[0] if examples else None,
+        page=page(shown),
+        height=min(860, 480 + 26 * max((len(example.layers) for example in examples), default=0)),
     )
 
 
@@ -81,6 +89,17 @@ def lowest_layer_naming(example: Example) -> int | None:
         if record.token_source == "prompt" and record.layer_idx is not None and names_answer(record)
     ]
     return min(layers, default=None)
+
+
+def _first_records(examples: Sequence[Example]) -> list[Record]:
+    """The records of as many whole examples as a notebook should hold, and of one at least."""
+    chosen: list[Record] = []
+    for example in examples:
+        more = [record for reading in example.readings for record in reading.records.values()]
+        if chosen and len(chosen) + len(more) > _NOTEBOOK_CELLS:
+            break
+        chosen += more
+    return chosen
 
 
 def _example_data(example: Example) -> dict[str, Any]:
