@@ -117,7 +117,7 @@ class Grid {
     td.setAttribute("aria-colindex", x + 2);
     if (cell) {
       td.className = failed(cell) ? "failed" : "r" + stepOf(cell[MEAN] ?? 0);
-      td.textContent = (failed(cell) ? "⚠ " : "") + oneLine(textOf(cell));
+      td.textContent = cellText(cell);
       td.tabIndex = -1;
       this.cellOf.set(td, cell);
       this.#mark(td);

@@ -27,7 +27,7 @@ function markInGrid(td, cell) {
   const was = td.classList.contains("hit");
   const hit = mark(td, cell);
   if (hit) td.textContent = lineAround(textOf(cell), lowerOf(cell).indexOf(query)); // the cell is cut to fit: show what was found
-  else if (was) td.textContent = oneLine(textOf(cell));
+  else if (was) td.textContent = cellText(cell);
 }
 
 function markDrawn(number) {
