@@ -10,7 +10,7 @@ import transformers
 
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
-# The page and the notebook are the same whatever transformers is installed: one version's browser and kernel are enough.
+# Page and notebook are the same whatever transformers is installed: one version's browser and kernel are enough.
 collect_ignore = (
     [] if transformers.__version__ >= "5" else ["interpretation/test_report_browser.py", "scripts/test_notebook.py"]
 )

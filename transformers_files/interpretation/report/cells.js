@@ -23,7 +23,7 @@ function oneLine(text) {
   return [...line].slice(0, SHOWN).join(""); // by characters: half of a surrogate pair is none
 }
 
-// What a grid has room for: the beginning, or the part of a long text where something was found.
+// What a grid has room for: the beginning, or the part where something was found.
 function cellText(cell) {
   return failed(cell) ? "⚠ " + oneLine(textOf(cell)) : oneLine(textOf(cell)) || "∅";
 }

@@ -73,7 +73,8 @@ def answers_figure(records: Sequence[Record]) -> Figure:
     figure = figure_class(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
     for label, (style, points) in zip(shares, zip(("-o", "--s", "-.^", ":D") * len(shares), shares.values())):
-        axes.plot(list(points), list(points.values()), style, markersize=3, label=inert(label)[: 2 * _CELL_LETTERS], clip_on=False)
+        name = inert(label)[: 2 * _CELL_LETTERS]
+        axes.plot(list(points), list(points.values()), style, markersize=3, label=name, clip_on=False)
     axes.set(ylim=(0, 1), xlabel="layer", ylabel="share of examples named")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -53,8 +53,8 @@ def write_page(records: Sequence[Record], path: str | Path, *, title: str = "Int
 def notebook_view(records: Sequence[Record]) -> str:
     """The page in a frame of its own, where neither it nor the notebook can change the other, and a plain table.
 
-    The table is what remains where a code host removes frames and scripts. Of a large result only the first examples are
-    shown: a notebook is stored with its outputs.
+    The table is what remains where a code host removes frames and scripts. Of a large result only the first examples
+    are shown: a notebook is stored with its outputs.
     """
     examples = examples_of(records)
     shown = _first_records(examples)
