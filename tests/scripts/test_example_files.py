@@ -9,8 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from transformers.interpretation.capture import capture
+from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk
 from transformers.interpretation.examples import read_examples
-from transformers.interpretation.prompts import encode_prompt
+from transformers.interpretation.prompts import encode_prompt, find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 DATA = ("facts.json", "entities.json")
@@ -47,6 +50,28 @@ def test_the_demo_is_small(embedded_tokenizer):
     tokens = [len(encode_prompt(embedded_tokenizer, example.prompt, raw=example.raw)) + 1 for example in examples]
     assert 31 * sum(tokens) <= 1500
     assert any(example.answer for example in examples)
+
+
+@pytest.mark.parametrize(
+    ("answer", "layer", "begins"),
+    [
+        ("Paris", 24, " Paris\n"),
+        ("Asia", 20, " Asia\n"),
+        ("cat", 8, ": a large cat\n"),
+        ("automaker", 15, ": a Japanese automaker\n"),
+    ],
+)
+def test_the_demo_names_what_its_prompts_do_not_say(embedded_model, embedded_tokenizer, answer, layer, begins):
+    """The same words on every version: the last token's state, inserted at layer 1 into the default prompt."""
+    (example,) = (example for example in read_examples(FOLDER / "demo.json") if example.answer == answer)
+    ids = torch.tensor([encode_prompt(embedded_tokenizer, example.prompt, raw=example.raw)])
+    vector = capture(embedded_model, ids, [layer], [-1])[0, 0]
+    cell = Cell(vector, find_spec("describe").build(embedded_tokenizer))
+    settings = InterpretationSettings(max_new_tokens=8)
+    (interpretation,) = interpret_chunk(embedded_model, [cell], settings, batch_size=1)
+    text = embedded_tokenizer.decode(interpretation.token_ids)
+    assert text.startswith(begins)
+    assert names(answer, text)
 
 
 def test_facts_and_entities_are_enough_and_halved():
