@@ -309,6 +309,13 @@ def test_unknown_names_and_missing_files_are_refused(tmp_path):
         find_spec("sumarize")
     with pytest.raises(ValueError, match="cannot read the interpretation prompt"):
         find_spec(tmp_path / "missing.json")
+    for impossible in ("x" * 10_000_000, "a\0b", "\ud800", ""):
+        with pytest.raises(ValueError, match="unknown interpretation prompt") as caught:
+            find_spec(impossible)
+        assert len(str(caught.value)) < 1000
+    with pytest.raises(ValueError, match="cannot read the interpretation prompt") as caught:
+        find_spec("x" * 10_000_000 + ".json")
+    assert len(str(caught.value)) < 1000
 
 
 JSON_VALUES = st.recursive(

@@ -192,13 +192,20 @@ def find_spec(name_or_path: str | Path) -> InterpretationPromptSpec:
     if name_or_path in BUILT_IN:
         return BUILT_IN[str(name_or_path)]
     path = Path(name_or_path)
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or _is_file(path):
         return _read_spec(path)
     known = ", ".join(BUILT_IN)
     raise ValueError(
         f"unknown interpretation prompt {_shortened(str(name_or_path))}{_suggestion(str(name_or_path), BUILT_IN)}; "
         f"built in: {known}; or give the path of a .json file"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than a file name can be, or with characters that none can have
+        return False
 
 
 _FIELD_TYPES = {"name": str, "sequence": list, "text": str, "placeholder": str, "chat": bool, "reply": str}
@@ -211,7 +218,8 @@ def _read_spec(path: Path) -> InterpretationPromptSpec:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read the interpretation prompt {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the interpretation prompt {_shortened(str(path))}: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: an interpretation prompt is an object with the keys {', '.join(_FIELD_TYPES)}")
 
