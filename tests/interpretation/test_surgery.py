@@ -8,8 +8,15 @@ import pytest
 import torch
 from reference import reference_pass
 from tiny_models import tiny_model
-from transformers.interpretation.families import decoder, decoder_layers
-from transformers.interpretation.surgery import LayerInsertion, SurgeryPlan, plan_surgery, surgery, unoperated
+from transformers.interpretation.families import UnsupportedModelError, decoder, decoder_layers
+from transformers.interpretation.surgery import (
+    LayerInsertion,
+    SurgeryPlan,
+    cached_length,
+    plan_surgery,
+    surgery,
+    unoperated,
+)
 
 HIDDEN, PROMPT = 32, 7
 
@@ -233,6 +240,39 @@ def test_tuples_are_corrected_as_well(model, input_ids):
         output = decoder(model)(input_ids, output_hidden_states=True, return_dict=False)
     recorded = next(part for part in output if isinstance(part, tuple) and len(part) == 5)
     assert torch.equal(recorded[2][0, -1], vectors(1, 1)[0, 0])
+
+
+class Cache:
+    def get_seq_length(self):
+        return torch.tensor(5)
+
+
+PAST = {
+    "none": (None, 0),
+    "empty": ((), 0),
+    "nothing yet": ((None, None), 0),
+    "cache": (Cache(), 5),
+    "pairs": (((torch.zeros(2, 4, 5, 8), torch.zeros(2, 4, 5, 8)),), 5),
+    "pairs with the key's axes swapped": (((torch.zeros(8, 8, 5), torch.zeros(8, 5, 8)),), 5),
+    "key and value in one": ((torch.zeros(1, 5, 16),), 5),
+}
+
+
+@pytest.mark.parametrize("kind", PAST)
+def test_the_length_of_every_kind_of_cache(kind):
+    past, length = PAST[kind]
+    assert cached_length(past) == length
+
+
+def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
+    with (
+        pytest.raises(
+            UnsupportedModelError, match=r"LlamaModel goes on from a recurrent state \(cache_params\).*use_cache"
+        ),
+        torch.no_grad(),
+        surgery(model, plan_for(infos())),
+    ):
+        decoder(model)(input_ids, cache_params=object())
 
 
 @pytest.mark.parametrize(

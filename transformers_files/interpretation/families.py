@@ -64,6 +64,15 @@ FAMILIES: tuple[Family, ...] = (
     Family("cohere", "CohereForCausalLM"),
     Family("starcoder2", "Starcoder2ForCausalLM"),
     Family("smollm3", "SmolLM3ForCausalLM"),
+    Family("cohere2", "Cohere2ForCausalLM", {"head_dim": 8}),
+    Family("olmo3", "Olmo3ForCausalLM"),
+    Family("qwen2_moe", "Qwen2MoeForCausalLM", {"num_experts": 4, "moe_intermediate_size": 32}),
+    Family("glm4", "Glm4ForCausalLM", {"head_dim": 8}),
+    Family("nemotron", "NemotronForCausalLM"),
+    Family("opt", "OPTForCausalLM", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+    Family("bloom", "BloomForCausalLM"),
+    Family("gpt_bigcode", "GPTBigCodeForCausalLM"),
+    Family("codegen", "CodeGenForCausalLM", {"rotary_dim": 4}),
 )
 
 

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .families import decoder, decoder_layers
+from .families import UnsupportedModelError, decoder, decoder_layers
 from .insertions import REPLACING_MODES, LayerInsertion, SurgeryPlan, plan_surgery
 
 __all__ = ["REPLACING_MODES", "LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
+
+RECURRENT_STATES = ("cache_params", "state", "mems")
 
 _UNOPERATED: ContextVar[bool] = ContextVar("unoperated", default=False)
 
@@ -74,7 +76,8 @@ def cached_length(past_key_values: Any) -> int:
         return int(past_key_values.get_seq_length())
     if len(past_key_values) == 0 or past_key_values[0] is None:
         return 0
-    return past_key_values[0][0].shape[-2]  # a tuple of (key, value) per layer, [batch, heads, columns, head size]
+    first = past_key_values[0]  # (key, value) of layer 0, or both in one tensor; Bloom's key has its axes swapped
+    return (first if isinstance(first, Tensor) else first[1]).shape[-2]
 
 
 class _Operation:
@@ -175,10 +178,16 @@ def _write(hidden: Tensor, at: LayerInsertion, here: Tensor, offset: int, copies
 def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:
     """Absolute column of the first position of the pass in hand."""
     if args:
-        kwargs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments | kwargs
+        kwargs = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
     cache_position = kwargs.get("cache_position")
     if cache_position is not None:
         return int(cache_position[0])
+    for name in RECURRENT_STATES:
+        if kwargs.get(name) is not None:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} goes on from a recurrent state ({name}), which does not say how many "
+                "positions it holds; use_cache=False runs the whole sequence in every pass"
+            )
     return cached_length(kwargs.get("past_key_values"))
 
 
