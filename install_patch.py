@@ -156,17 +156,18 @@ class Site:
         """Remove what a killed write of `path` left."""
         self._unlink(self._temporary(self.locate(path)))
 
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder, and those above it, with the permissions of the whole."""
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            os.mkdir(place)
+            os.chmod(place, stat.S_IMODE(self.folder.stat().st_mode) & 0o775)
+
     def _mode(self, target: Path) -> int:
         """The permissions of the file; those of a new file follow the folder's, never writable by everyone."""
         if target.exists():
             return stat.S_IMODE(target.stat().st_mode)
         return stat.S_IMODE(self.folder.stat().st_mode) & 0o664
-
-    def make_folder(self, folder: Path) -> None:
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
-        for place in reversed(missing):
-            os.mkdir(place)
-            os.chmod(place, stat.S_IMODE(self.folder.stat().st_mode) & 0o775)
 
     def _rename(self, source: Path, target: Path) -> None:
         os.replace(source, target)
@@ -234,6 +235,19 @@ def wait_for_lock(descriptor: int, place: Path) -> None:
         say(f"warning: cannot lock {place} ({error.strerror}): make sure that no other installer runs")
 
 
+def read_json(site: Site, path: str, keys: Sequence[str]) -> dict | None:
+    """An object with these keys; None if there is no such file."""
+    text = site.read(path)
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        content = json.loads(text)
+        if isinstance(content, dict) and set(keys) <= set(content):
+            return content
+    remedy = f"remove {site.folder / STATE} and run: python -m pip install --force-reinstall --no-deps transformers"
+    raise PatchError(f"{site.folder / path} is damaged; {remedy}")
+
+
 # ---- transactions ----------------------------------------------------------------------------------------------------
 
 
@@ -281,21 +295,19 @@ class Transaction:
             if not isinstance(error, Exception):
                 raise
             raise PatchError(f"{reason(error)}; {outcome}") from error
-        with contextlib.suppress(OSError):  # done is done; the next run sweeps
-            self.sweep()
+        self.sweep()
 
     def recover(self) -> str | None:
         """Repair what a killed run left and say how; None if there was nothing to repair."""
-        text = self.site.read(JOURNAL)
-        if text is None:
+        journal = read_json(self.site, JOURNAL, ("provisional", "entries"))
+        if journal is None:
             self.sweep()
             return None
-        journal = json.loads(text)
         entries = [Entry(*row) for row in journal["entries"]]
         found = {entry.path: fingerprint(self.site.read(entry.path)) for entry in entries}
         if not journal["provisional"] and all(found[entry.path] == entry.after for entry in entries):
             outcome = "everything had been done"
-        elif any(is_record(entry.path) and found[entry.path] not in entry[1:] for entry in entries):
+        elif any(entry.path.endswith(".dist-info/RECORD") and found[entry.path] not in entry[1:] for entry in entries):
             self._discard(entries, found)
             outcome = "pip has replaced or removed the package since; what was left of the patch is removed"
         else:
@@ -306,13 +318,14 @@ class Transaction:
         return outcome
 
     def sweep(self) -> None:
-        """Remove old contents that no journal needs."""
+        """Remove old contents that no journal needs. It matters so little that a failure is left to the next run."""
         if self.site.read(JOURNAL) is not None:
             return
-        for path in self.site.walk(UNDO):
-            self.site.remove(path)
-        self.site.clean(JOURNAL)
-        self.site.prune(STATE)
+        with contextlib.suppress(OSError):
+            for path in self.site.walk(UNDO):
+                self.site.remove(path)
+            self.site.clean(JOURNAL)
+            self.site.prune(STATE)
 
     def _begin(self, changes: list[Change], provisional: bool) -> None:
         for number, change in enumerate(changes):
@@ -412,11 +425,6 @@ def find_leftovers() -> list[Site]:
     return [Site(Path(entry)) for entry in dict.fromkeys(sys.path) if (Path(entry) / STATE).is_dir()]
 
 
-def is_record(path: str) -> bool:
-    """Is this pip's list of a package's files?"""
-    return path.endswith(".dist-info/RECORD")
-
-
 def read_record(content: bytes) -> dict[str, str]:
     """Path → fingerprint of every file that RECORD lists."""
     return {row[0]: ",".join(row[1:]) for row in csv.reader(content.decode().splitlines()) if row}
@@ -478,12 +486,8 @@ class Installation:
 
 
 def read_manifest(site: Site) -> dict[str, dict[str, str]]:
-    """What the installer wrote down about the installed patch; empty without one."""
-    text = site.read(MANIFEST)
-    try:
-        return {"modified": {}, "added": {}} if text is None else json.loads(text)
-    except ValueError as error:
-        raise PatchError(f"{site.folder / MANIFEST} is damaged ({error}): remove {site.folder / STATE}") from None
+    """What the installer wrote down about the installed patch; without one, about no files."""
+    return read_json(site, MANIFEST, ("modified", "added")) or {"modified": {}, "added": {}}
 
 
 def backup_of(path: str) -> str:
@@ -762,23 +766,27 @@ def describe(package: Package) -> str:
 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
+READERS = {
+    "status": lambda package, patch, _: status(package, patch),
+    "verify": lambda package, patch, _: verify(package, patch),
+    "render": lambda package, patch, arguments: render(package, patch, arguments.folder),
+}
+"""Verbs that change nothing."""
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="install_patch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("verb", nargs="?", default="install", choices=("install", "restore", *READERS))
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="where `render` writes to")
     parser.add_argument("--yes", action="store_true", help="patch outside a virtual environment without asking")
     parser.add_argument("--allow-untested", action="store_true", help="try a version outside the tested range")
-    verbs = parser.add_subparsers(dest="verb", metavar="install | restore | status | verify | render DIR")
-    parser.set_defaults(verb="install")
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--yes", action="store_true", help="patch outside a virtual environment without asking")
-    common.add_argument("--allow-untested", action="store_true", help="try a version outside the tested range")
-    for verb in ("install", "restore", "status", "verify"):
-        verbs.add_parser(verb, parents=[common])
-    verbs.add_parser("render", parents=[common]).add_argument("folder", type=Path, metavar="DIR")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if (parsed.verb == "render") != (parsed.folder is not None):
+        parser.error("`render` needs a folder to write to, and nothing else does")
+    return parsed
 
 
 def repair(site: Site) -> None:
@@ -808,26 +816,29 @@ def run(arguments: argparse.Namespace) -> str:
     """Do what the command line says; the result in words."""
     try:
         package = find_package()
-    except NoPackageError:
-        sites = find_leftovers()
-        for site in sites:
-            repair(site)
-        if arguments.verb != "restore" or not sites:
-            raise
-        return "\n".join(clear_leftovers(site) for site in find_leftovers())
+    except NoPackageError as error:
+        return run_without_package(arguments.verb, error)
     patch = Patch.read(SOURCE)
-    if arguments.verb in ("install", "verify", "render"):
+    if arguments.verb not in ("restore", "status"):
         check_version(package, arguments.allow_untested)
-    if arguments.verb in ("install", "restore"):
-        with locked(package.site):
-            report_recovery(package.site)
-            if arguments.verb == "install":
-                return install(package, patch, arguments.yes)
+    if arguments.verb in READERS:
+        repair(package.site)
+        return READERS[arguments.verb](package, patch, arguments)
+    with locked(package.site):
+        report_recovery(package.site)
+        if arguments.verb == "restore":
             return restore(package, patch)
-    repair(package.site)
-    if arguments.verb == "render":
-        return render(package, patch, arguments.folder)
-    return {"status": status, "verify": verify}[arguments.verb](package, patch)
+        return install(package, patch, arguments.yes)
+
+
+def run_without_package(verb: str, error: NoPackageError) -> str:
+    """All that can be done then is to clear away what is left of the patch."""
+    for site in find_leftovers():
+        repair(site)
+    sites = find_leftovers()
+    if verb == "restore" and sites:
+        return "\n".join(clear_leftovers(site) for site in sites)
+    raise PatchError(f"{error}; `{COMMAND} restore` removes what is left of the patch" if sites else str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -838,7 +849,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {reason(error)}")
         return 2
     except KeyboardInterrupt:
-        say("interrupted: everything is as it was before")
+        say("interrupted: what had been begun is undone, at the latest by the next run")
         return 130
     return 0
 

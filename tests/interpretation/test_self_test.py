@@ -1,0 +1,79 @@
+"""The self-test passes on the installed patch, and notices what it is there to notice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import transformers
+from transformers.interpretation import methods, self_test
+
+
+def test_the_installed_patch_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert self_test.main() == 0
+    assert capsys.readouterr().out.startswith("self-test: ok on transformers ")
+
+
+def without_insert_info(method: Callable) -> Callable:
+    """The method, deaf to what should be inserted."""
+    return lambda self, *args, insert_info=None, **kwargs: method(self, *args, **kwargs)
+
+
+def with_changed_plan(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
+    """Let every insertion be carried out in another way."""
+    plan_surgery = methods.plan_surgery
+
+    def changed(*args, **kwargs):
+        plan = plan_surgery(*args, **kwargs)
+        layers = {layer: dataclasses.replace(at, **change(at)) for layer, at in plan.layers.items()}
+        return dataclasses.replace(plan, layers=layers)
+
+    monkeypatch.setattr(methods, "plan_surgery", changed)
+
+
+@pytest.mark.parametrize("name", ["forward_interpret", "generate_interpret", "greedy_search_interpret"])
+def test_a_method_without_surgery_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    model = transformers.LlamaForCausalLM
+    monkeypatch.setattr(model, name, without_insert_info(getattr(model, name)))
+    assert self_test.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"self-test: SelfTestError: {name}, normalized: wrong ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda at: {"strength": at.strength * 0.9},
+        lambda at: {"keep": at.keep + 0.1},
+        lambda at: {"positions": (at.positions + 1) % len(self_test.PROMPT)},
+        lambda at: {"rows": at.rows + 1},
+        lambda at: {"vectors": -at.vectors},
+    ],
+)
+def test_other_surgery_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Callable
+) -> None:
+    with_changed_plan(monkeypatch, change)
+    assert self_test.main() == 1
+    assert "wrong logits" in capsys.readouterr().err
+
+
+def test_a_missing_method_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delattr(transformers.LlamaForCausalLM, "forward_interpret")
+    monkeypatch.delattr(transformers.generation.GenerationMixin, "forward_interpret")
+    assert self_test.main() == 1
+    assert "has no forward_interpret: not patched" in capsys.readouterr().err
+
+
+def test_a_module_that_cannot_be_imported_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError(f"cannot import {name}")
+
+    monkeypatch.setattr(self_test.importlib, "import_module", refuse)
+    assert self_test.main() == 1
+    assert capsys.readouterr().err == "self-test: ImportError: cannot import transformers.interpretation\n"
