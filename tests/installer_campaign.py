@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ from io import StringIO
 from itertools import count
 from pathlib import Path
 
-from fake_transformers import MODIFIED, Bench, make_repository, make_site, snapshot
+from fake_transformers import MODIFIED, STATE, Bench, make_repository, make_site, snapshot
 
 EVENTS = {"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -68,22 +69,15 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fail_once(code: int) -> Callable[[], None]:
-    """Let one operation fail."""
-    codes = [code]
+def fail(code: int, times: int, reached: mmap.mmap) -> Callable[[], None]:
+    """Let that many operations fail, and leave a note to the parent process that the first of them was reached."""
+    left = [times]
 
     def act() -> None:
-        if codes:
-            raise OSError(codes[0], os.strerror(codes.pop()), "FILE")
-
-    return act
-
-
-def fail_always(code: int) -> Callable[[], None]:
-    """Let every operation fail from now on."""
-
-    def act() -> None:
-        raise OSError(code, os.strerror(code), "FILE")
+        reached[0] = 1
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(code, os.strerror(code), "FILE")
 
     return act
 
@@ -121,6 +115,7 @@ class Scene:
 
     def _child(self, name: str, verb: str, prepare: Callable[[], None], proof: str) -> None:
         status = 99
+        write = os.write  # untouched by what is made to fail
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             installer = self.installers[name]
@@ -135,9 +130,9 @@ class Scene:
             with redirect_stdout(output), redirect_stderr(output):
                 prepare()
                 status = installer.main([verb, "--yes"])
-            os.write(log, output.getvalue().encode())
+            write(log, output.getvalue().encode())
         except BaseException:
-            os.write(log, traceback.format_exc().encode())
+            write(log, traceback.format_exc().encode())
         finally:
             os._exit(status)
 
@@ -215,24 +210,35 @@ def failures(scene: Scene, operation: Operation) -> tuple[int, list[str]]:
     """A full disk at every operation in turn; and permission lost for good at every seventh."""
     begin(scene, operation)
     problems: list[str] = []
-    runs = 0
-    for fail, code, step in ((fail_once, errno.ENOSPC, 1), (fail_always, errno.EACCES, 7)):
+    runs, reached = 0, mmap.mmap(-1, 1)
+    for code, times, step in ((errno.ENOSPC, 1, 1), (errno.EACCES, sys.maxsize, 7)):
         for number in count(1, step):
             runs += 1
             scene.copy(scene.start, scene.site)
-            hook = count_down(number, fail(code))
+            reached[0] = 0
+            hook = count_down(number, fail(code, times, reached))
             status = scene.run(operation.name, operation.verb, partial(at_every_operation, hook), operation.proof)
             text, state = scene.log.read_text(), scene.state()
-            where = f"{fail.__name__} at {number}: {state}, status {status}, {text!r}"
+            where = f"{errno.errorcode[code]} at {number}: {state}, status {status}, {text!r}"
+            if times == 1 and not without_litter(
+                scene.site, scene.states[operation.end if status == 0 else operation.start]
+            ):
+                problems.append(f"{where}: neither done nor rolled back")
             problem = recovery_problem(scene, operation, VERBS[number % len(VERBS)])
             problems += [f"{where}: {problem}"] if problem else []
-            if os.strerror(code) not in text:
+            if not reached[0]:
                 break
-            if status != 2 or text.count("\n") != 1:
+            if status and (status != 2 or text.count("\n") != 1 or os.strerror(code) not in text):
                 problems.append(f"{where}: not one line and status 2")
-            if fail is fail_once and state != operation.start:
-                problems.append(f"{where}: not rolled back")
     return runs, problems
+
+
+def without_litter(site: Path, state: dict[str, str]) -> bool:
+    """Is the site in this state, apart from old contents in the installer's own folder that the next run removes?"""
+    found = snapshot(site)
+    return all(found.get(path) == value for path, value in state.items()) and all(
+        path in state or path.split("/")[0] == STATE for path in found
+    )
 
 
 def no_permission(scene: Scene) -> tuple[int, list[str]]:

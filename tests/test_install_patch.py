@@ -269,10 +269,15 @@ def test_lost_backups(bench: Bench) -> None:
     assert snapshot(bench.site) == patched
 
 
-def test_damaged_manifest(bench: Bench) -> None:
+@pytest.mark.parametrize("name", ["patch.json", "journal.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"modified": {}}'])
+def test_damaged_notes(bench: Bench, name: str, text: str) -> None:
     install(bench)
-    (bench.site / STATE / "patch.json").write_text("{")
-    assert "patch.json is damaged" in refused(bench.run("restore"))
+    (bench.site / STATE / name).write_text(text)
+    before = snapshot(bench.site)
+    for verb in ("install", "restore", "status"):
+        assert f"{name} is damaged; remove {bench.site / STATE} and run: python -m pip" in refused(bench.run(verb))
+    assert snapshot(bench.site) == before
 
 
 @pytest.mark.parametrize("path", ["transformers/generation", MODIFIED[0], "transformers", ADDED, STATE])
@@ -369,6 +374,18 @@ def test_question_on_a_terminal(bench: Bench, answer: str, status: int) -> None:
     os.close(terminal)
     assert "Patch it all the same? [y/N]" in output and process.returncode == status
     assert (bench.site / ADDED).exists() == (status == 0)
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize("arguments", [["render"], ["status", "folder"], ["uninstall"], ["--force"]])
+def test_wrong_command_line(bench: Bench, arguments: list[str]) -> None:
+    pristine = snapshot(bench.site)
+    with pytest.raises(SystemExit) as end:
+        bench.run(*arguments)
+    assert end.value.code == 2
+    assert snapshot(bench.site) == pristine
 
 
 # ---- two at once

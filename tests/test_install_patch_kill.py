@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,19 +25,20 @@ CAMPAIGNS = {
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+def outcome() -> Iterator[Callable[[str], dict]]:
     """What came of a campaign; two at a time run side by side."""
 
     def run(campaign: str, folder: Path) -> dict:
         command = [sys.executable, "-S", installer_campaign.__file__, str(folder), *campaign.split()]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    with ThreadPoolExecutor(2) as pool:
-        folders = {campaign: tmp_path_factory.mktemp("campaign") for campaign in CAMPAIGNS}
-        for folder in folders.values():
-            for place in (folder, folder.parent, folder.parent.parent):
-                place.chmod(0o755)  # for the reader who is not the one who runs the tests
-        futures: dict[str, Future[dict]] = {name: pool.submit(run, name, folders[name]) for name in CAMPAIGNS}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        Path(folder).chmod(0o755)  # pytest's own folders are closed to the reader who is not the one who runs the tests
+        futures: dict[str, Future[dict]] = {}
+        for campaign in CAMPAIGNS:
+            place = Path(folder) / campaign
+            place.mkdir(mode=0o755)
+            futures[campaign] = pool.submit(run, campaign, place)
         yield lambda campaign: futures[campaign].result()
 
 
