@@ -16,7 +16,7 @@ def write_tiny_folder(folder: Path, *, weights: bool = True) -> Path:
     """Llama, 4 layers, hidden size 32. Without weights, nothing but checks can succeed."""
     model = tiny_model(vocab_size=VOCABULARY)
     if weights:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, safe_serialization=True)
     else:
         model.config.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
