@@ -10,6 +10,7 @@ the exit status is 2. A run that was killed goes on where it stopped when the sa
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
 STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
+REPORT_ROWS = 50_000
+"""A table of more rows gets no report unless it is asked for."""
+REPORT_MARK = b"transformers.interpretation.report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +84,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--csv-safe", action="store_true", help="guard cells that a spreadsheet would take for formulas")
     add("--overwrite", action="store_true", help="start anew over the output of an earlier run")
+    page = parser.add_mutually_exclusive_group()
+    page.add_argument("--report", type=Path, metavar="FILE.html", help="the report (default: beside the table)")
+    page.add_argument("--no-report", action="store_true", help="write no report")
+    add("--show", nargs="?", const="", metavar="NAME", help="print the grid of an example: the first, or the one named")
     add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
     return parser.parse_args(_join_negative_values(argv))
 
@@ -96,10 +105,18 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
 
 def prepare_environment() -> None:
     """What has to be set before torch is imported."""
-    # Equal bytes whatever the batch size and however memory happens to be aligned.
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")
+    # Intel's library then gives equal bits whatever the threads, the batch size and the alignment of memory.
+    os.environ.setdefault("MKL_CBWR", f"{'AVX512' if has_avx512() else 'AVX2'},STRICT")
     # The default of newer torch: pickled weights may hold tensors, never code.
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+
+
+def has_avx512() -> bool:
+    """Whether the processor has it; where that cannot be told, no."""
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
@@ -107,19 +124,23 @@ def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
     from transformers.interpretation.batch import Refused, Request, check, prepare
 
     options = vars(arguments)
+    display = Display(options.pop("report"), options.pop("no_report"), options.pop("show"), options["output"])
     options["interpretation_prompts"] = tuple(options.pop("interpretation_prompt", ("describe",)))
     try:
+        display.check()
         if "model" not in options:
             check(Request(model="", **options))  # before the embedded model is made, which takes a while
             options["model"] = embedded_model()
         prepared = prepare(Request(**options))
+        display.check_name([source.example.name for source in prepared.plan.sources])
     except Refused as error:
         return fail(error.problems, REFUSED)
     if prepared.is_complete:
         rows = prepared.found.position.rows
-        print(f"{prepared.request.output} is complete: {rows:,} interpretations (--overwrite starts anew)")
+        where = display.present(prepared, again=True)
+        print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
         return 0
-    return carry_out(prepared, command)
+    return carry_out(prepared, display, command)
 
 
 def embedded_model() -> str:
@@ -133,12 +154,82 @@ def embedded_model() -> str:
         raise Refused([str(error)]) from error
 
 
-def carry_out(prepared: Prepared, command: str) -> int:
+@dataclass(frozen=True)
+class Display:
+    """How results are shown, beside the table."""
+
+    report: Path | None
+    no_report: bool
+    show: str | None
+    """Name of an example; "" is the first."""
+    output: Path
+
+    @property
+    def page(self) -> Path:
+        return self.report or self.output.with_suffix(".html")
+
+    def check(self) -> None:
+        """Raise Refused for what cannot be shown or written."""
+        from transformers.interpretation.batch import Refused
+        from transformers.interpretation.manifest import OutputError
+        from transformers.interpretation.output import check_place
+
+        packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
+        problems = [
+            f"the package {package} is not installed; run: python -m pip install {package} (or leave out the display)"
+            for package in packages
+            if importlib.util.find_spec(package) is None
+        ]
+        if not self.no_report:
+            try:
+                check_place(self.page)
+                if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
+                    problems.append(f"{self.page} exists and is no report; name another --report or move it away")
+            except OutputError as error:
+                problems.append(str(error))
+        if problems:
+            raise Refused(problems)
+
+    def check_name(self, names: Sequence[str]) -> None:
+        """Raise Refused for the name of no example."""
+        from transformers.interpretation.batch import Refused
+
+        if self.show and self.show not in names:
+            raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
+
+    def present(self, prepared: Prepared, *, again: bool = False) -> str:
+        """Write the report and print the grid, as asked for; return where results are.
+
+        `again`: the table was finished earlier, so a report that is there already stays.
+        """
+        from transformers.interpretation import read_csv
+
+        rows = prepared.plan.n_cells
+        page = not self.no_report and (self.report is not None or rows <= REPORT_ROWS)
+        write = page and not (again and self.report is None and self.page.exists())
+        if write or self.show is not None:
+            results = read_csv(self.output).with_token_texts(prepared.outline.tokenizer)
+        if write:
+            from transformers.interpretation.report import write_page
+
+            temporary = self.page.with_name(self.page.name + ".tmp")
+            self.page.parent.mkdir(parents=True, exist_ok=True)
+            write_page(results, temporary, title=f"Interpretations of {Path(prepared.outline.name).name}")
+            temporary.replace(self.page)
+        if self.show is not None:
+            from transformers.interpretation.report import show
+
+            show(results, example=self.show or None)
+        return f"{self.output} (report: {self.page})" if page else str(self.output)
+
+
+def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     """Run, with a progress bar; then one line about it."""
     from tqdm import tqdm
     from transformers.interpretation.batch import run
     from transformers.interpretation.loading import ModelError
     from transformers.interpretation.manifest import OutputError
+    from transformers.interpretation.memory import is_out_of_memory
 
     for line in prepared.notes():
         print(line, file=sys.stderr)
@@ -151,23 +242,30 @@ def carry_out(prepared: Prepared, command: str) -> int:
             for position in run(prepared):
                 bar.update(prepared.plan.cells_in(position.chunks) - bar.n)
                 began = began if position.chunks > start.chunks else time.monotonic()  # loading does not count
+        seconds = time.monotonic() - began
+        where = display.present(prepared)
     except ModelError as error:
         return fail(str(error), REFUSED)
     except OutputError as error:
         return fail(f"{error}; to go on, put it right and repeat: {command}", STOPPED)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        safe = f"{position.rows:,} interpretations are safe in {prepared.request.output}"
+        return fail(f"out of memory even with one interpretation at a time; {safe}", STOPPED)
     except KeyboardInterrupt:
         safe = f"{position.rows:,} interpretations are safe in {prepared.request.output}"
         return fail(f"interrupted; {safe}; to go on, repeat: {command}", INTERRUPTED)
-    print(summary(position, position.rows - start.rows, time.monotonic() - began, prepared.request.output))
+    print(summary(position, position.rows - start.rows, seconds, where))
     return 0
 
 
-def summary(position: Position, new_rows: int, seconds: float, output: Path) -> str:
+def summary(position: Position, new_rows: int, seconds: float, where: str) -> str:
     """How many interpretations, how fast, and where they are."""
     failed = f", {position.failed:,} of them failed (see the column status)" if position.failed else ""
     earlier = f" ({position.rows - new_rows:,} from before)" if new_rows < position.rows else ""
     rate = f"{new_rows / seconds:,.1f}/s" if seconds > 0 else "at once"
-    return f"{position.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {output}"
+    return f"{position.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {where}"
 
 
 def fail(problems: str | Sequence[str], status: int) -> int:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers import PreTrainedModel
 
 SHORT_PROMPT = {"name": "short", "text": "ab: _ _ is"}
 """An interpretation prompt, as a JSON file has it."""
 
 
-def write_tiny_folder(folder: Path, *, weights: bool = True) -> Path:
-    """Llama, 4 layers, hidden size 32. Without weights, nothing but checks can succeed."""
-    model = tiny_model(vocab_size=VOCABULARY)
+def write_tiny_folder(folder: Path, *, weights: bool = True, model: PreTrainedModel | None = None) -> Path:
+    """By default Llama, 4 layers, hidden size 32. Without weights, nothing but checks can succeed."""
+    model = model or tiny_model(vocab_size=VOCABULARY)
     if weights:
         model.save_pretrained(folder, safe_serialization=True)
     else:

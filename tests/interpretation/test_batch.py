@@ -164,7 +164,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
     request = request_of(
         model="./nowhere",
         examples=write_json(tmp_path / "bad.json", {"examples": [{"prompt": ""}, {}]}),
-        output=tmp_path,
+        output=tmp_path / "new.txt",
         layers="x",
         tokens="0,",
         interpretation_prompts=("descrbie", "nope.json"),
@@ -175,7 +175,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
     with pytest.raises(Refused) as caught:
         check(request)
     wanted = [
-        "is a folder",
+        "must be named .csv",
         'example 1: "prompt" is empty',
         'example 2: no "prompt"',
         "did you mean 'describe'",

@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation import reading
+from transformers.interpretation import engine, reading
 from transformers.interpretation.engine import InterpretationSettings
 from transformers.interpretation.examples import Example
+from transformers.interpretation.memory import OutOfMemoryWarning
 from transformers.interpretation.plan import Limits, make_plan
 from transformers.interpretation.prompts import InterpretationPromptSpec
 from transformers.interpretation.reading import continue_greedily
@@ -81,3 +82,24 @@ def test_the_continuation_is_the_plain_argmax(model):
         sequence.append(int(model(torch.tensor([sequence])).logits[0, -1].argmax()))
     assert [5, 6, 7, *output] == sequence
     assert continue_greedily(model, [5, 6, 7], 0) == ()
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(model, monkeypatch):
+    expected = job_of(model, 12).records(0)
+    decode, tried = engine._decode, []
+
+    def cramped(model, prompt, vectors, *rest):
+        tried.append(len(vectors))
+        if len(vectors) > 1:
+            torch.empty(1 << 50)  # the CPU allocator's own error
+        return decode(model, prompt, vectors, *rest)
+
+    monkeypatch.setattr(engine, "_decode", cramped)
+    with pytest.warns(OutOfMemoryWarning) as caught:
+        found = job_of(model, 12).records(0)
+    assert [str(warning.message) for warning in caught][:2] == [
+        "out of memory with 4 rows at once; going on with 2",
+        "out of memory with 2 rows at once; going on with 1",
+    ]
+    assert tried[:3] == [4, 2, 1]
+    assert [record.interpretation for record in found] == [record.interpretation for record in expected]

@@ -13,6 +13,8 @@ from pathlib import Path
 import get_interpretations_from_examples as script
 import pytest
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.record import COLUMNS
 
 SCRIPT = Path(script.__file__)
@@ -48,7 +50,8 @@ def rows_of(path):
 def test_a_run_and_its_repetition(model, workplace, capsys):
     assert script.main(arguments(model, "--layers", "-2:", "--tokens", "-1")) == 0
     told = capsys.readouterr()
-    assert re.fullmatch(r"4 interpretations in [\d.]+ s \([\d,.]+/s\): interpretations\.csv\n", told.out)
+    line = r"4 interpretations in [\d.]+ s \([\d,.]+/s\): interpretations\.csv \(report: interpretations\.html\)\n"
+    assert re.fullmatch(line, told.out)
     assert "float32 on cpu" in told.err
     assert "4/4" in told.err
     rows = rows_of("interpretations.csv")
@@ -65,13 +68,51 @@ def test_a_run_and_its_repetition(model, workplace, capsys):
 
     before = {path.name: path.read_bytes() for path in workplace.iterdir()}
     assert script.main(arguments(model, "--layers", "-2:", "--tokens", "-1")) == 0
-    assert "interpretations.csv is complete: 4 interpretations" in capsys.readouterr().out
+    assert re.search(r"^interpretations\.csv .* is complete: 4 interpretations", capsys.readouterr().out)
     assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
     assert script.main(arguments(model, "--layers", "0", "--tokens", "last")) == 2
     assert "layers: -2: then, 0 now" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
     assert script.main(arguments(model, "--layers", "0", "--tokens", "last", "--overwrite")) == 0
     assert len(rows_of("interpretations.csv")) == 2
+
+
+def test_what_is_shown(model, workplace, capsys):
+    options = ["--layers", "0", "--tokens", "last"]
+    assert script.main(arguments(model, *options, "--no-report")) == 0
+    assert not (workplace / "interpretations.html").exists()
+    assert script.main(arguments(model, *options)) == 0
+    page = (workplace / "interpretations.html").read_text()
+    assert "a_1" in page
+    (workplace / "interpretations.html").unlink()
+    assert script.main(arguments(model, *options, "--report", "new/page.html", "--show", "example_2")) == 0
+    assert (workplace / "new" / "page.html").read_text() == page
+    assert not (workplace / "interpretations.html").exists()
+    shown = capsys.readouterr().out
+    assert "example_2" in shown
+    assert "a_1" not in shown
+    assert shown.rstrip().endswith("(--overwrite starts anew)")
+
+
+def test_embeddings_that_are_not_finite_are_counted(workplace, capsys):
+    broken = tiny_model(vocab_size=VOCABULARY)
+    letter = tiny_tokenizer().encode("z", add_special_tokens=False)[0]
+    broken.get_input_embeddings().weight.data[letter, 3] = float("inf")
+    write_tiny_folder(workplace / "broken", model=broken)
+    write_json(workplace / "z.json", {"examples": [{"prompt": "az", "raw": True}]})
+    options = ["--examples", "z.json", "--layers", "0,4", "--prompt-output-tokens", "0"]
+    assert script.main(arguments("broken", *options)) == 0
+    rows = rows_of("interpretations.csv")
+    failed = [row for row in rows if row["status"] != "ok"]
+    assert f"4 interpretations, {len(failed)} of them failed (see the column status) in " in capsys.readouterr().out
+    assert len(failed) < 4
+    assert [row for row in rows if row["token_idx"] == "1"] == [rows[1], rows[3]]
+    assert rows[1] in failed
+    assert rows[3] in failed
+    for row in failed:
+        assert "NaN or infinity" in row["status"]
+        for column in ("interpretation", "interpretation_weights", "interpretation_prob"):
+            assert row[column] == "null"
 
 
 def test_several_prompts_and_safe_cells(model, workplace, capsys):
@@ -92,9 +133,13 @@ BAD = [
     (["--layers", "one"], 'layers: "one" is not an index'),
     (["--tokens", "3:,2"], "a_1: tokens: 2 is out of range: there are 2"),
     (["--interpretation-prompt", "sumarize"], "did you mean 'summarize'"),
-    (["--output", "."], "is a folder; name a file"),
+    (["--output", "folder.csv"], "folder.csv is a folder; name a file"),
+    (["--output", "table.xls"], "the output table.xls must be named .csv"),
     (["--output", "examples.json/out.csv"], "examples.json is not a folder"),
-    (["--output", "examples.json"], "examples.json exists and no run's manifest lies beside it"),
+    (["--output", "thesis.csv"], "thesis.csv exists and no run's manifest lies beside it"),
+    (["--report", "thesis.csv"], "thesis.csv exists and is no report"),
+    (["--output", "thesis_2.csv"], "thesis_2.html exists and is no report"),
+    (["--show", "nobody"], 'no example is named "nobody"; the first are a_1'),
     (["--model", "./nowhere"], "model ./nowhere: there is no such folder"),
     (["--model", "t5"], "model t5: t5 is no causal language model"),
     (["--insert-layer", "4"], "insert layer 4 is out of range: 0 to 3"),
@@ -114,6 +159,9 @@ def test_bad_input_is_one_clear_line(workplace, capsys, options, message):
     write_tiny_folder(workplace / "t5", weights=False)
     write_json(workplace / "t5" / "config.json", {"model_type": "t5"})
     (workplace / "broken.json").write_text('{"examples":\n')
+    (workplace / "folder.csv").mkdir()
+    (workplace / "thesis.csv").write_text("years of work")
+    (workplace / "thesis_2.html").write_text("<p>years of work")
     write_json(workplace / "examples.json", {"examples": [{"prompt": "Hi", "category": "a", "raw": True}]})
     before = sorted(workplace.rglob("*"))
     assert script.main(arguments(bare.name, *options)) == 2

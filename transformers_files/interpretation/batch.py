@@ -86,6 +86,8 @@ def check(request: Request) -> Checked:
     settings = InterpretationSettings()
     with _collected(problems):
         check_output(request.output)
+    if request.output.suffix.lower() != ".csv":
+        problems.append(f"the output {request.output} must be named .csv")
     with _collected(problems):
         examples = read_examples(request.examples)
     for name in request.interpretation_prompts:

@@ -45,8 +45,8 @@ class Found:
         return self.manifest is not None and self.manifest.complete is not None
 
 
-def check_output(path: Path) -> None:
-    """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
+def check_place(path: Path) -> None:
+    """Raise OutputError if a file could not be written there. Writes nothing."""
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -59,6 +59,11 @@ def check_output(path: Path) -> None:
     for wanted in (folder, path) if path.exists() else (folder,):
         if not os.access(wanted, os.W_OK):
             raise OutputError(f"cannot write {path}: no permission to write {wanted}")
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
+    check_place(path)
     if read_manifest(path) is None and path.exists() and path.stat().st_size:
         raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
 
