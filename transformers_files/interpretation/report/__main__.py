@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     page = settings.output or settings.csv.with_suffix(".html")
     try:
-        results = read_csv(settings.csv)
+        results = _with_token_texts(read_csv(settings.csv), settings.csv)
         if len(results) == 0:
             raise ValueError(f"{settings.csv} has no interpretations")
         if settings.show is not None:
@@ -43,6 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grid-figure", type=Path, metavar="FILE", help="the first grid as .png, .svg or .pdf")
     parser.add_argument("--answers-figure", type=Path, metavar="FILE", help="answers named, by layer, likewise")
     return parser
+
+
+def _with_token_texts(results: Interpretations, csv: Path) -> Interpretations:
+    """With the text of each token, by which words are shaded, if the run's manifest says whose tokenizer made them."""
+    from ..manifest import tokenizer_beside
+
+    tokenizer = tokenizer_beside(csv)
+    return results if tokenizer is None else results.with_token_texts(tokenizer)
 
 
 def _save(draw: Callable, results: Interpretations, path: Path) -> None:

@@ -40,7 +40,7 @@ def show(records: Sequence[Record], *, example: str | None = None, console: Cons
         _print(console, Text(f"{one_line(reading.label)}, inserted at layer {reading.insert_layer}", style="dim"))
         for columns in _blocks(chosen.columns, console.width):
             _print(console, _block(console, chosen, reading, columns, scale))
-    _print(console, _legend(scale))
+    _print(console, _legend(console, scale))
 
 
 def _blocks(columns: Sequence[Column], width: int) -> list[Sequence[Column]]:
@@ -85,7 +85,8 @@ def _numbered_cell(record: Record | None, width: int, scale: float) -> Text:
     from rich.text import Text
 
     mean = mean_relevancy(record) if record is not None else None
-    return _cell(record, width) if mean is None else Text(f"{mean:.1f} ".removeprefix("0")) + _cell(record, width)
+    number = "" if mean is None else f"{mean:.1f} ".removeprefix("0")
+    return Text(number) + _cell(record, width - len(number))
 
 
 def _cell(record: Record | None, width: int) -> Text:
@@ -100,9 +101,11 @@ def _cell(record: Record | None, width: int) -> Text:
     return text
 
 
-def _legend(scale: float) -> Text:
+def _legend(console: Console, scale: float) -> Text:
     from rich.text import Text
 
+    if not console.color_system:
+        return Text("in front of each interpretation: its mean relevancy")
     swatches = [("  ", _style(step)) for step in range(0, len(_COLOURS), 4)]
     return Text.assemble(("mean relevancy 0 ", "dim"), *swatches, (f" {scale:.1f}", "dim"))
 
@@ -114,6 +117,9 @@ def _style(step: int) -> str:
 
 def _print(console: Console, content: RenderableType) -> None:
     """Print; what the terminal's encoding lacks becomes a question mark."""
+    if console.encoding.startswith("utf"):
+        console.print(content)
+        return
     with console.capture() as capture:
         console.print(content)
     encoding = console.encoding
