@@ -10,6 +10,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +21,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from report_records import HOSTILE, grid_records
 from transformers.interpretation.report import notebook_view, write_page
+from transformers.interpretation.report.__main__ import main
 from transformers.interpretation.results import Interpretations
 
 FLAGS = (
@@ -447,6 +450,26 @@ def test_the_policy_stops_what_escaping_might_have_missed(browser, page_file):
     assert set(stopped) == {"script-src-elem", "script-src-attr", "style-src-attr", "img-src", "connect-src"}
     assert page.evaluate("window.sentinel") is None
     page.close()
+
+
+# --- a real run ---
+
+
+def test_the_page_of_a_real_run_shows_what_the_model_thinks(open_page, embedded_folder, tmp_path):
+    examples = {"examples": [{"prompt": "The capital of Japan is", "raw": True, "answer": "Tokyo"}]}
+    (tmp_path / "examples.json").write_text(json.dumps(examples))
+    script = Path(__file__).resolve().parents[2] / "scripts" / "get_interpretations_from_examples.py"
+    where = ["--model", str(embedded_folder), "--examples", "examples.json", "--output", "out.csv"]
+    what = ["--layers", "0,24", "--tokens", "last", "--max-new-tokens", "4", "--dtype", "float32"]
+    subprocess.run([sys.executable, str(script), *where, *what], cwd=tmp_path, check=True, capture_output=True)
+    assert main([str(tmp_path / "out.csv"), "-o", str(tmp_path / "page.html")]) == 0
+    page = open_page(tmp_path / "page.html")
+    expect(page.locator("dd.output")).to_have_text(" Tokyo")
+    page.locator(".find-answer").click()
+    assert marked(page, 0) == {(24, 0)}
+    cell(page, 24, 0).hover()
+    first, title = words_shown(page)[0]
+    assert first == " Tokyo" and "probability" in title
 
 
 # --- size ---
