@@ -9,9 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
+from transformers.interpretation.cache import empty_cache
 from transformers.interpretation.engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from transformers.interpretation.families import UnsupportedModelError
 from transformers.interpretation.prompts import InterpretationPrompt
 
+FAMILIES = [family.model_type for family in available_families()]
 TOLERANCE = 1e-4
 SETTINGS = InterpretationSettings(max_new_tokens=10)
 
@@ -99,10 +102,21 @@ def ends_often(llama):
     llama.generation_config.eos_token_id = before
 
 
-@pytest.mark.parametrize("family", [family.model_type for family in available_families()])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(family):
     model = tiny_model(family)
     check(model, [Cell(v, prompt) for prompt in (PROMPT, OTHER) for v in vectors(model, 3)], SETTINGS)
+
+
+@pytest.mark.parametrize("family", sorted({"mistral", "gemma2", "gpt_oss"} & set(FAMILIES)))
+def test_sliding_windows_are_kept_to_or_refused(family):
+    model = tiny_model(family, sliding_window=4)
+    cells = [Cell(v, OTHER) for v in vectors(model, 3)]
+    if hasattr(empty_cache(model), "layers"):
+        check(model, cells, SETTINGS)
+    else:
+        with pytest.raises(UnsupportedModelError, match=r"19 tokens .* more than the sliding window of 4"):
+            interpret_chunk(model, cells, SETTINGS, batch_size=8)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .families import UnsupportedModelError
+
 try:
     from transformers.cache_utils import DynamicCache
 except ImportError:  # before 4.36 there are only tuples
@@ -35,6 +37,21 @@ def empty_cache(model: nn.Module) -> Any:
     if DynamicCache is None or not getattr(model, "_supports_cache_class", True):
         return None
     return DynamicCache()
+
+
+def check_window(model: nn.Module, positions: int) -> None:
+    """Refuse sequences longer than a sliding window where the library's caches know nothing of windows.
+
+    4.34.0 applies the window in a pass over many tokens and forgets it in a decode step. Caches that are lists of
+    layers, from 4.54 on, come with masks that are right in both.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    if window is not None and positions > window and not hasattr(empty_cache(model), "layers"):
+        raise UnsupportedModelError(
+            f"{positions} tokens of interpretation prompt and text are more than the sliding window of {window}, "
+            "which this version of transformers does not keep to exactly; use a shorter prompt or fewer new tokens, or "
+            "transformers 4.54 or later"
+        )
 
 
 def size_in_bytes(cache: Any) -> int:

@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from .attention import OneQueryAttention
-from .cache import empty_cache, repeat_rows, select_rows
+from .cache import check_window, empty_cache, repeat_rows, select_rows
 from .families import decoder_layers
 from .logits import best_tokens, input_device, next_logits
 from .memory import in_batches, rows_that_fit
@@ -123,6 +123,7 @@ def interpret_chunk(
     done: dict[int, Interpretation] = {}
     with torch.no_grad(), OneQueryAttention():
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
+            check_window(model, len(prompt.input_ids) + settings.max_new_tokens)
             numbers = [number for number, cell in enumerate(cells) if cell.prompt == prompt]
             vectors = [cells[number].vector.detach().to(model.dtype) for number in numbers]
             done.update(zip(numbers, _interpret_vectors(model, prompt, vectors, settings, batch_size)))

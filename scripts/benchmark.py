@@ -1,0 +1,240 @@
+"""How fast the engine is, against the usual way on the same machine in the same run.
+
+    python scripts/benchmark.py                      # minutes: a table
+    python scripts/benchmark.py --quick              # under a minute: one round of few cells, says little
+    python scripts/benchmark.py --json FILE          # also the numbers
+
+Three ways to the same interpretations, with relevancy, of hidden embeddings of the embedded model:
+
+- usual: a padded batch of 64 through `generate_interpret`, then one full pass with and one without surgery, with
+  attentions, hidden states and a softmax over the vocabulary at every position, as programs of this kind do it;
+- lean: the same three calls without attentions and hidden states, at its best batch size and attention;
+- engine: `transformers.interpretation.engine`, at the batch size that it chooses itself.
+
+Each way runs in a process of its own, so that each has its own peak memory. They take turns over several rounds; ratios
+are taken within a round, and the table shows their medians. The interpretation prompt is fixed, 22 tokens, three
+of them before its first placeholder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from benchmark_ways import Outcome, Process, Result
+from transformers.interpretation.loading import resolve_dtype
+
+QUESTION = "What is the capital of France?"
+LONG_QUESTION = " ".join(
+    f"Tell me about {place} in {year}: who lived there, what did they eat, and what did they believe?"
+    for place, year in [("Rome", 100), ("Kyoto", 900), ("Cairo", 1300), ("Lima", 1600), ("Oslo", 1850), ("Accra", 1950)]
+)
+LAYERS, TOKENS, LONG_TOKENS = 31, 16, 140
+"""The grids of the two questions: layers, and tokens of each (of the long one, those that are drawn from)."""
+USUAL_BATCH = 64
+TIE = 1e-4
+"""Two best logits nearer than this may change places with the last bits of float32."""
+DTYPES = ("float32", "bfloat16")
+WAYS = ("usual", "lean", "engine")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--quick", action="store_true", help="under a minute: one round of few cells")
+    parser.add_argument("--rounds", type=int, help="turns of each way (default: 3)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    rounds = options.rounds or (1 if options.quick else 3)
+    cells = cells_of_layers([16] if options.quick else range(0, 31, 4))
+    flatness_sizes = (8, 16) if options.quick else (256, 4096)
+
+    ways = {(name, dtype): Process(name, dtype, options.threads) for dtype in DTYPES for name in WAYS}
+    lean = dict.fromkeys(DTYPES, USUAL_BATCH)
+    if not options.quick:
+        for dtype in DTYPES:
+            ways["lean", dtype], lean[dtype] = best_lean(ways["lean", dtype], dtype, cells, options.threads)
+    outcomes = take_turns(ways, lean, cells, rounds)
+    shipped = str(resolve_dtype("auto", "cpu")).removeprefix("torch.")
+
+    report: dict[str, Any] = {"machine": machine(options.threads), "cells": len(cells), "rounds": rounds, "lean": lean}
+    for dtype in DTYPES:
+        report[dtype] = summary(ways, outcomes, dtype)
+    report["as_shipped"] = {"dtype": shipped, "speedup": speedup(outcomes, ("usual", "float32"), ("engine", shipped))}
+    report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], flatness_sizes)
+    report["matmul_fraction"] = {dtype: matmul_fraction(ways, outcomes, dtype, cells) for dtype in DTYPES}
+    if not options.quick:
+        for dtype in DTYPES:
+            report[dtype]["recovered_answers"] = ways["engine", dtype].call("recovered_answers", 40)
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def cells_of_layers(layers: Sequence[int]) -> list[int]:
+    """All tokens of these layers, as numbers of cells of the question's grid."""
+    return [layer * TOKENS + token for layer in layers for token in range(TOKENS)]
+
+
+def best_lean(process: Process, dtype: str, cells: Sequence[int], threads: int) -> tuple[Process, int]:
+    """The lean way's best batch size, and the better of the library's fused and plain attention."""
+    other = Process("lean-eager", dtype, threads)
+    trials = []
+    for candidate in (process, other):
+        candidate.call("run", QUESTION, cells[:4], 4)  # warm
+        for batch in (32, 64, 128):
+            seconds = candidate.call("run", QUESTION, cells, batch).seconds
+            print(f"lean {dtype}, batch {batch}: {seconds:.1f} s", file=sys.stderr)
+            trials.append((seconds, batch, candidate))
+    _, batch, best = min(trials, key=lambda trial: trial[0])
+    (other if best is process else process).stop()
+    return best, batch
+
+
+def take_turns(
+    ways: dict[tuple[str, str], Process], lean: dict[str, int], cells: Sequence[int], rounds: int
+) -> dict[tuple[str, str], list[Outcome]]:
+    """Every way once per round, one after the other, after a warm-up of a few cells."""
+    outcomes: dict[tuple[str, str], list[Outcome]] = {way: [] for way in ways}
+    for process in ways.values():
+        process.call("run", QUESTION, cells[:4], 4)
+    for number in range(rounds):
+        for (name, dtype), process in ways.items():
+            outcome = process.call("run", QUESTION, cells, lean[dtype] if name == "lean" else USUAL_BATCH)
+            print(f"round {number + 1}, {name} {dtype}: {outcome.seconds:.1f} s", file=sys.stderr)
+            outcomes[name, dtype].append(outcome)
+    return outcomes
+
+
+def speedup(outcomes: dict[tuple[str, str], list[Outcome]], slow: tuple[str, str], fast: tuple[str, str]) -> float:
+    """Median over the rounds of the ratio of times within a round."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(outcomes[slow], outcomes[fast]))
+
+
+def summary(
+    ways: dict[tuple[str, str], Process], outcomes: dict[tuple[str, str], list[Outcome]], dtype: str
+) -> dict[str, Any]:
+    """What one dtype's rounds say."""
+    usual, engine = outcomes["usual", dtype], outcomes["engine", dtype]
+    memory = {name: ways[name, dtype].call("peak_memory") for name in WAYS}
+    found = {
+        "cells_per_second": {
+            name: statistics.median(len(outcome.results) / outcome.seconds for outcome in outcomes[name, dtype])
+            for name in WAYS
+        },
+        "speedup": speedup(outcomes, ("usual", dtype), ("engine", dtype)),
+        "speedup_over_lean": speedup(outcomes, ("lean", dtype), ("engine", dtype)),
+        "peak_memory": memory,
+        "memory_ratio": memory["engine"] / memory["usual"],
+        **difference(engine[0].results, usual[0].results),
+    }
+    if dtype != "float32":
+        for name, own in (("same_text_as_float32", engine), ("usual_same_text_as_float32", usual)):
+            reference = outcomes["engine" if own is engine else "usual", "float32"][0].results
+            same = [a.token_ids == b.token_ids for a, b in zip(own[0].results, reference)]
+            found[name] = sum(same) / len(same)
+    return found
+
+
+def difference(found: Sequence[Result], expected: Sequence[Result]) -> dict[str, float]:
+    """Texts whose first difference is no tie, texts whose first difference is one, and the largest difference of a
+    probability or relevancy before it."""
+    different, ties, largest = 0, 0, 0.0
+    for one, other in zip(found, expected):
+        pairs = list(zip(one.token_ids, other.token_ids))
+        same = next((step for step, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        if one.token_ids != other.token_ids:
+            tie = same < len(pairs) and other.margins[same] <= TIE
+            ties += tie
+            different += not tie
+        for mine, theirs in ((one.probabilities, other.probabilities), (one.relevancy, other.relevancy)):
+            largest = max([largest, *(abs(a - b) for a, b in zip(mine[:same], theirs[:same]))])
+    return {"different_tokens": different, "different_at_ties": ties, "max_probability_difference": largest}
+
+
+def flatness(engine: Process, sizes: tuple[int, int]) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds per cell, and peak memory, of a small and a large random sample of one grid."""
+    small, large = sizes
+    numbers = random.Random(0).sample(range(LAYERS * LONG_TOKENS), large)
+
+    def seconds(count: int) -> float:
+        return engine.call("run", LONG_QUESTION, numbers[:count]).seconds / count
+
+    before = [seconds(small) for _ in range(3)]
+    memory = {str(small): engine.call("peak_memory")}
+    whole = seconds(large)
+    memory[str(large)] = engine.call("peak_memory")
+    return {str(small): statistics.median([*before, *(seconds(small) for _ in range(3))]), str(large): whole}, memory
+
+
+def matmul_fraction(
+    ways: dict[tuple[str, str], Process], outcomes: dict[tuple[str, str], list[Outcome]], dtype: str, cells: list[int]
+) -> float:
+    """Rate of the engine's matrix multiplies over the rate that this machine reaches on them with 1,024 rows."""
+    operations, rate = ways["engine", dtype].call("matmul", QUESTION, cells)
+    return operations / statistics.median(outcome.seconds for outcome in outcomes["engine", dtype]) / rate
+
+
+def machine(threads: int) -> str:
+    """One line about where the numbers come from."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        names = {key.strip(): value.strip() for key, value in lines.items()}
+        flags = {"avx512f", "avx512_bf16", "amx_bf16"} & set(names.get("flags", "").split())
+        cpu = f"{names.get('model name', cpu)} ({', '.join(sorted(flags)) or 'no avx512'})"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    return f"{cpu}, {threads} of {os.cpu_count()} cores; {versions}"
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for reading; Markdown."""
+    lines = [f"{report['cells']} cells, {report['rounds']} rounds, medians. {report['machine']}", ""]
+    lines += ["| | " + " | ".join(DTYPES) + " |", "|---|" + "---|" * len(DTYPES)]
+
+    def row(title: str, show: Any) -> None:
+        lines.append(f"| {title} | " + " | ".join(show(report[dtype]) for dtype in DTYPES) + " |")
+
+    for name in WAYS:
+        row(f"{name}, interpretations/s", lambda found, name=name: f"{found['cells_per_second'][name]:.2f}")
+    row("engine over usual", lambda found: f"{found['speedup']:.2f}×")
+    row("engine over lean", lambda found: f"{found['speedup_over_lean']:.2f}×")
+    for name in WAYS:
+        row(f"{name}, peak memory", lambda found, name=name: f"{found['peak_memory'][name] / 1e9:.2f} GB")
+    row("memory, engine / usual", lambda found: f"{found['memory_ratio']:.2f}")
+    row("texts that differ (ties)", lambda found: f"{found['different_tokens']} ({found['different_at_ties']})")
+    row("largest difference of a number", lambda found: f"{found['max_probability_difference']:.1e}")
+    row("same text as float32", lambda found: f"{found.get('same_text_as_float32', 1):.0%}")
+    row("the same, usual way", lambda found: f"{found.get('usual_same_text_as_float32', 1):.0%}")
+    if "recovered_answers" in report["float32"]:
+        row("answers recovered", lambda found: f"{found['recovered_answers']:.0%}")
+    lines.append(
+        "| share of the matrix-multiply rate | "
+        + " | ".join(f"{report['matmul_fraction'][dtype]:.0%}" for dtype in DTYPES) + " |"
+    )  # fmt: skip
+    shipped = report["as_shipped"]
+    lines += ["", f"As a user gets it: engine {shipped['dtype']} over usual float32: {shipped['speedup']:.2f}×."]
+    (small, few), (large, many) = report["flatness"].items()
+    memory = report["flatness_memory"]
+    lines.append(
+        f"Seconds per cell: {few:.4f} at {small} cells, {many:.4f} at {large} ({many / few:.2f}×); "
+        f"peak memory {memory[small] / 1e9:.2f} and {memory[large] / 1e9:.2f} GB."
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

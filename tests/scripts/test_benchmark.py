@@ -1,0 +1,105 @@
+"""What the benchmark makes of its measurements; not how fast anything is."""
+
+from __future__ import annotations
+
+import json
+
+import benchmark
+import benchmark_ways
+import pytest
+import torch
+from benchmark import difference, main
+from benchmark_ways import Outcome, Result, Way
+
+
+def said(*token_ids: int, probability: float = 0.5, margin: float = 1.0) -> Result:
+    n = len(token_ids)
+    return Result(token_ids, (probability,) * n, (0.25,) * n, (margin,) * n)
+
+
+def test_equal_texts_differ_in_numbers_alone():
+    found = difference([said(1, 2, probability=0.5)], [said(1, 2, probability=0.5625)])
+    assert found == {"different_tokens": 0, "different_at_ties": 0, "max_probability_difference": 0.0625}
+
+
+@pytest.mark.parametrize("other", [(1, 3), (1,), (1, 2, 3)])
+def test_other_texts(other):
+    found = difference([said(1, 2), said(7)], [said(*other), said(7)])
+    assert (found["different_tokens"], found["different_at_ties"]) == (1, 0)
+
+
+def test_ties_are_counted_apart_and_numbers_after_them_do_not_count():
+    expected = Result((1, 3), (0.5, 0.9), (0.25, 0.9), (1.0, 5e-5))
+    assert difference([said(1, 2)], [expected]) == {
+        "different_tokens": 0,
+        "different_at_ties": 1,
+        "max_probability_difference": 0.0,
+    }
+
+
+SECONDS = {"usual": 8.0, "lean": 6.0, "engine": 2.0}
+MEMORY = {"usual": 4 * 10**9, "lean": 2 * 10**9, "engine": 10**9}
+
+
+class Recorded:
+    """A process that answers at once: each way is as fast as it is told, and says the same."""
+
+    def __init__(self, name: str, dtype: str, threads: int) -> None:
+        self.name, self.dtype = name, dtype
+
+    def call(self, method: str, *args):
+        if method == "run":
+            speed = 2 if self.dtype == "bfloat16" else 1
+            numbers = args[1]
+            seconds = SECONDS[self.name.removesuffix("-eager")] / speed
+            text = 7 if self.dtype == "float32" else 8
+            return Outcome(seconds * len(numbers), [said(text) if n % 2 else said(7) for n in numbers])
+        return {"peak_memory": MEMORY.get(self.name), "matmul": (3e9, 1e9), "recovered_answers": 0.25}[method]
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("quick", [["--quick"], []])
+def test_the_numbers_it_writes(tmp_path, monkeypatch, capsys, quick):
+    monkeypatch.setattr(benchmark, "Process", Recorded)
+    monkeypatch.setattr(benchmark, "resolve_dtype", lambda name, device: torch.bfloat16)
+    assert main([*quick, "--json", str(tmp_path / "numbers.json")]) == 0
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    for dtype in ("float32", "bfloat16"):
+        assert numbers[dtype]["speedup"] == pytest.approx(4)
+        assert numbers[dtype]["speedup_over_lean"] == pytest.approx(3)
+        assert numbers[dtype]["memory_ratio"] == 0.25
+        assert numbers[dtype]["different_tokens"] == 0
+        assert numbers[dtype]["max_probability_difference"] == 0
+    assert numbers["bfloat16"]["same_text_as_float32"] == 0.5
+    assert numbers["as_shipped"] == {"dtype": "bfloat16", "speedup": pytest.approx(8)}
+    assert list(numbers["flatness"]) == (["8", "16"] if quick else ["256", "4096"])
+    assert set(numbers["flatness"].values()) == {1.0}
+    cells = numbers["cells"]
+    assert numbers["matmul_fraction"] == {"float32": pytest.approx(1.5 / cells), "bfloat16": pytest.approx(3 / cells)}
+    table = capsys.readouterr().out
+    assert "| engine over usual | 4.00× | 4.00× |" in table
+    assert "engine bfloat16 over usual float32: 8.00×" in table
+
+
+def test_the_three_ways_say_the_same(monkeypatch, embedded_folder):
+    """On the real model, two cells: the same tokens, and numbers within 1e-4."""
+    monkeypatch.setattr(benchmark_ways, "SETTINGS", benchmark_ways.InterpretationSettings(max_new_tokens=4))
+    cells = [8 * benchmark.TOKENS + 5, 24 * benchmark.TOKENS + 15]
+    usual, lean, engine = (Way(name, "float32").run(benchmark.QUESTION, cells, 2).results for name in benchmark.WAYS)
+    assert all(len(result.token_ids) >= 1 for result in usual)
+    for other in (lean, engine):
+        found = difference(other, usual)
+        assert found["different_tokens"] == 0
+        assert found["max_probability_difference"] < 1e-4
+
+
+def test_the_grid_and_the_prompt_are_those_it_reports(embedded_folder):
+    way = Way("engine", "float32")
+    ids = way.tokenizer(benchmark_ways.CHAT.format(benchmark.QUESTION), add_special_tokens=False).input_ids
+    assert len(ids) == benchmark.TOKENS
+    assert way.model.config.num_hidden_layers + 1 == benchmark.LAYERS
+    long = way.tokenizer(benchmark_ways.CHAT.format(benchmark.LONG_QUESTION), add_special_tokens=False).input_ids
+    assert len(long) >= benchmark.LONG_TOKENS >= 4096 / benchmark.LAYERS
+    assert (len(way.prompt.input_ids), way.prompt.insert_locations) == (22, (3, 4, 5, 6))
