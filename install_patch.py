@@ -617,13 +617,13 @@ def check_ours(package: Package, installation: Installation) -> None:
         )
 
 
-def check_permissions(package: Package, planned: Sequence[Change]) -> None:
-    """Say it when anybody on this machine could change what is about to be written."""
+def check_permissions(package: Package, patch: Patch) -> None:
+    """Say it when anybody on this machine could change what the patch changes."""
     if os.name != "posix":
         return
     places = {package.site.folder}
-    for change in planned:
-        place = package.site.locate(change.path)
+    for path in (*patch.appended, *patch.added, MANIFEST, package.record):
+        place = package.site.locate(path)
         places.update(folder for folder in (place, *place.parents) if package.site.folder in folder.parents)
     for place in sorted(places):
         if place.exists() and place.stat().st_mode & stat.S_IWOTH:
@@ -671,7 +671,6 @@ def install(package: Package, patch: Patch, yes: bool) -> str:
     if not planned:
         return f"{describe(package)} is patched already: nothing to do"
     confirm(package, yes)
-    check_permissions(package, planned)
     Transaction(package.site).run(planned, lambda: run_self_test(package.site.folder / STATE))
     return (
         f"{describe(package)} is patched: {len(patch.appended)} files modified, {len(patch.added)} added, self-test "
@@ -686,7 +685,6 @@ def restore(package: Package, patch: Patch) -> str:
     planned = plan_restore(package, installation)
     if not planned:
         return f"{describe(package)} is not patched: nothing to do"
-    check_permissions(package, planned)
     Transaction(package.site).run(planned)
     return f"{describe(package)} is as pip installed it"
 
@@ -819,6 +817,7 @@ def run(arguments: argparse.Namespace) -> str:
     except NoPackageError as error:
         return run_without_package(arguments.verb, error)
     patch = Patch.read(SOURCE)
+    check_permissions(package, patch)
     if arguments.verb not in ("restore", "status"):
         check_version(package, arguments.allow_untested)
     if arguments.verb in READERS:

@@ -307,10 +307,19 @@ def test_backup_cannot_lead_out_of_the_package(bench: Bench, tmp_path: Path) -> 
 def test_place_that_everyone_can_write_to_is_named(bench: Bench, path: str) -> None:
     place = bench.site / path
     place.chmod(place.stat().st_mode | 0o002)
-    done = bench.run("--yes")
-    assert done.returncode == 0
-    assert f"warning: everyone on this machine can change {place}; remedy: chmod o-w {place}" in done.stderr
-    assert not [path for path in (bench.site / ADDED).rglob("*") if path.stat().st_mode & 0o002]
+    for verb in ("status", "verify", "install", "status", "restore"):
+        done = bench.run(verb, "--yes")
+        assert done.returncode == 0
+        assert f"warning: everyone on this machine can change {place}; remedy: chmod o-w {place}" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["", "transformers"])
+def test_added_files_are_never_open_to_everyone(bench: Bench, path: str) -> None:
+    (bench.site / path).chmod(0o777)
+    install(bench)
+    added = [*(bench.site / ADDED).rglob("*"), *(bench.site / STATE).rglob("*")]
+    assert len(added) > 10
+    assert [place for place in added if place.stat().st_mode & 0o002] == []
 
 
 # ---- what cannot be patched
