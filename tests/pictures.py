@@ -8,49 +8,57 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from transformers.interpretation.manifest import tokenizer_beside
 from transformers.interpretation.report import show, write_page
 from transformers.interpretation.results import Interpretations, read_csv
 
+COLOURS = 128
+
 
 def main(csv: str, example: str, folder: str) -> None:
-    """`report.png` with the lowest cell that names the example's answer chosen, and `terminal.png`."""
+    """Write `report.png`, with the lowest cell that names the example's answer chosen, and `terminal.png`."""
     results = read_csv(csv).with_token_texts(tokenizer_beside(Path(csv)))
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        report(page, results, example, Path(scratch)).screenshot(path=Path(folder) / "report.png")
-        terminal(page, results, example, Path(scratch)).screenshot(path=Path(folder) / "terminal.png")
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        save(report(page, results, example, Path(scratch)), Path(folder) / "report.png")
+        save(terminal(page, results, example, Path(scratch)), Path(folder) / "terminal.png")
         browser.close()
 
 
-def report(page: Page, results: Interpretations, example: str, scratch: Path) -> Page:
+def report(page: Page, results: Interpretations, example: str, scratch: Path) -> bytes:
     """The page, scrolled to the example, with the cell that names its answer chosen."""
     write_page(results, scratch / "page.html", title="interpretations.csv")
     page.goto((scratch / "page.html").as_uri())
     number = list(dict.fromkeys(record.name for record in results)).index(example)
-    section = page.locator(f"#example-{number}")
     page.locator(".overview a").nth(number).click()
-    section.locator(".find-answer").click()
-    section.locator("td.hit").last.click()
+    page.locator(f"#example-{number} .find-answer").click()
+    cell = page.locator(f"#example-{number} td.hit").last.element_handle()
     page.fill("#search", "")
+    cell.click()
     page.evaluate(f"document.getElementById('example-{number}').scrollIntoView({{behavior: 'instant'}})")
     page.mouse.move(0, 0)
-    return page
+    return page.screenshot()
 
 
-def terminal(page: Page, results: Interpretations, example: str, scratch: Path) -> Page:
+def terminal(page: Page, results: Interpretations, example: str, scratch: Path) -> bytes:
     """What `--show` prints, as rich draws a terminal."""
     console = Console(width=110, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     show(results, example=example, console=console)
-    # rich asks a public server for its font; the pictures are made without a network.
+    # rich asks a public server for its font; pictures are made without a network.
     drawing = console.export_svg(title="--show").replace("https://", "about:")
     (scratch / "terminal.svg").write_text(drawing, encoding="utf-8")
     page.set_viewport_size({"width": 1000, "height": 700})
     page.goto((scratch / "terminal.svg").as_uri())
-    return page
+    return page.locator("svg").first.screenshot()
+
+
+def save(screenshot: bytes, path: Path) -> None:
+    """As a PNG with few colours, a third of the size."""
+    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
 if __name__ == "__main__":

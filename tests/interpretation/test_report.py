@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -255,6 +256,25 @@ def test_lightness_runs_one_way_and_text_stays_readable(dark):
     for colour in ramp(dark=dark):
         ground, text = luminance(colour), luminance(ink(colour))
         assert (max(ground, text) + 0.05) / (min(ground, text) + 0.05) >= 4.5
+
+
+def cielab(colour):
+    """CIE 1976 L*a*b* of "#rrggbb" under D65: another space than the one that the ramp is made in."""
+    linear = [((int(colour[n : n + 2], 16) / 255 + 0.055) / 1.055) ** 2.4 for n in (1, 3, 5)]
+    to_xyz = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+    white = (0.9505, 1.0, 1.089)
+    x, y, z = (
+        (sum(weight * channel for weight, channel in zip(row, linear)) / full) ** (1 / 3)
+        for row, full in zip(to_xyz, white)
+    )
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_equal_steps_of_relevancy_look_equally_far_apart(dark):
+    steps = [math.dist(cielab(a), cielab(b)) for a, b in itertools.pairwise(ramp(dark=dark))]
+    assert min(steps) > 2  # can be told apart
+    assert max(steps) < 3 * min(steps)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -295,6 +295,15 @@ def test_the_filter_dims_what_is_less_relevant(open_page, page_file):
     assert marked(page, 0, "dim") == below
     expect(page.locator("#least-value")).to_have_text("0.30")
     expect(page.locator("#count")).to_contain_text(f"of {len(records())} cells")
+    page.fill("#search", "japan")  # what the filter dims is no match either
+    containing = {
+        (record.layer_idx, record.token_idx)
+        for record in records()
+        if "japan" in record.interpretation_text.lower() and record.name == "fact_1"
+        if record.repeat_prompt_name == "describe"
+    }
+    assert containing & below and containing - below
+    assert marked(page, 0) == containing - below
 
 
 def test_the_interpretation_prompt_can_be_switched(open_page, page_file):
