@@ -272,7 +272,7 @@ def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
         torch.no_grad(),
         surgery(model, plan_for(infos())),
     ):
-        decoder(model)(input_ids, cache_params=object())
+        decoder(model)(input_ids, cache_params=object(), cache_position=torch.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -179,15 +179,15 @@ def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:
     """Absolute column of the first position of the pass in hand."""
     if args:
         kwargs = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
-    cache_position = kwargs.get("cache_position")
-    if cache_position is not None:
-        return int(cache_position[0])
     for name in RECURRENT_STATES:
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
                 f"{type(module).__name__} goes on from a recurrent state ({name}), which does not say how many "
                 "positions it holds; use_cache=False runs the whole sequence in every pass"
             )
+    cache_position = kwargs.get("cache_position")
+    if cache_position is not None:
+        return int(cache_position[0])
     return cached_length(kwargs.get("past_key_values"))
 
 
