@@ -40,6 +40,7 @@ def report(page: Page, results: Interpretations, example: str, scratch: Path) ->
     page.fill("#search", "")
     cell.click()
     page.evaluate(f"document.getElementById('example-{number}').scrollIntoView({{behavior: 'instant'}})")
+    page.locator(f"#example-{number} .scroller").evaluate("node => { node.scrollTop = node.scrollHeight; }")
     page.mouse.move(0, 0)
     return page.screenshot()
 
