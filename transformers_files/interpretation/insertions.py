@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,9 @@ def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:
         try:
             layer = operator.index(key)
         except TypeError:
-            raise ValueError(f"key {key!r} is neither a layer (an integer) nor one of {_listed(OPTIONS)}") from None
+            raise ValueError(
+                f"key {reprlib.repr(key)} is neither a layer (an integer) nor one of {_listed(OPTIONS)}"
+            ) from None
         if not 0 <= layer < n_layers:
             raise ValueError(f"layer {layer} is out of range; the model has decoder layers 0 to {n_layers - 1}")
         if layer in layers:
@@ -178,9 +181,10 @@ def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:
 def _check_option(key: str) -> None:
     if key in OPTIONS or key.startswith(IGNORED_PREFIX):
         return
-    if key.strip().lstrip("+-").isdigit():
-        raise ValueError(f"key {key!r} is a string; give the layer as an integer: {int(key)}")
-    raise ValueError(f"unknown key {key!r}{_suggestion(key, OPTIONS)}; known are layers (integers), {_listed(OPTIONS)}")
+    if key.strip().lstrip("+-").isdecimal():
+        raise ValueError(f"key {reprlib.repr(key)} is a string; give the layer as an integer: {key.strip()[:20]}")
+    known = f"known are layers (integers), {_listed(OPTIONS)}"
+    raise ValueError(f"unknown key {reprlib.repr(key)}{_suggestion(key, OPTIONS)}; {known}")
 
 
 def _factors(info: Mapping[Any, Any]) -> tuple[float, float]:
@@ -191,13 +195,13 @@ def _factors(info: Mapping[Any, Any]) -> tuple[float, float]:
     mode, given = info["replacing_mode"], info["overlay_strength"]
     if mode not in REPLACING_MODES:
         raise ValueError(
-            f"unknown replacing_mode {mode!r}{_suggestion(str(mode), REPLACING_MODES)}; known are "
+            f"unknown replacing_mode {reprlib.repr(mode)}{_suggestion(str(mode), REPLACING_MODES)}; known are "
             f"{_listed(REPLACING_MODES)}"
         )
     try:
         strength = float(given)
     except (TypeError, ValueError):
-        raise ValueError(f"overlay_strength must be a number, not {given!r}") from None
+        raise ValueError(f"overlay_strength must be a number, not {reprlib.repr(given)}") from None
     if mode == "normalized":
         if not 0 <= strength <= 1:
             raise ValueError(f"overlay_strength {strength} must be in [0, 1] for normalized; use addition for more")
@@ -249,7 +253,7 @@ def _positions(locations: Any) -> list[int]:
     try:
         return [operator.index(location) for location in locations]
     except TypeError:
-        raise ValueError(f"the insert locations must be a list of integers, not {locations!r}") from None
+        raise ValueError(f"the insert locations must be a list of integers, not {reprlib.repr(locations)}") from None
 
 
 def _stack(parts: list[tuple[int, list[int], Tensor, float, float]]) -> LayerInsertion:
