@@ -283,6 +283,21 @@ def test_greedy_search_reads_no_settings_of_the_model(model, expected):
     assert continuations(found) == expected
 
 
+def test_greedy_search_leaves_the_settings_that_other_threads_read(model):
+    own, seen = model.generation_config, []
+    settings = own.to_dict()
+
+    class Watch(StopAt):
+        def __call__(self, *args, **kwargs):
+            seen.append(model.generation_config is own and own.to_dict() == settings)
+            return super().__call__(*args, **kwargs)
+
+    model.greedy_search_interpret(
+        IDS, attention_mask=MASK, insert_info=INFOS, pad_token_id=0, stopping_criteria=criteria(Watch(WIDTH + 3))
+    )
+    assert seen == [True, True, True]
+
+
 def test_greedy_search_infers_no_mask(model):
     info = {1: ([0], vectors(1, 0)), "replacing_mode": "normalized", "overlay_strength": 1.0}
     found = model.greedy_search_interpret(torch.tensor([[0, 5, 9]]), insert_info=[info], pad_token_id=0, max_length=7)

@@ -5,11 +5,11 @@ Without `insert_info` (None, or empty dicts only) each is exactly the plain call
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -160,27 +160,19 @@ def _greedy_search(
     chosen = {field: settings.pop(field) for field in fields}
     chosen = {field: getattr(own, field, None) if value is None else value for field, value in chosen.items()}
     settings.setdefault("attention_mask", torch.ones_like(input_ids))
-    with _generation_config(model, GenerationConfig()):
-        return model.generate(
-            input_ids,
-            generation_config=GenerationConfig(do_sample=False, max_length=min(limits, default=sys.maxsize), **chosen),
-            logits_processor=logits_processor,
-            stopping_criteria=[criterion for criterion in criteria if not isinstance(criterion, MaxLengthCriteria)],
-            synced_gpus=synced_gpus,
-            streamer=streamer,
-            **settings,
-        )
-
-
-@contextmanager
-def _generation_config(model: Any, config: Any) -> Iterator[None]:
-    """The model's own generation config overrides defaults of an explicit one: swap it for the call."""
-    own = model.generation_config
-    model.generation_config = config
-    try:
-        yield
-    finally:
-        model.generation_config = own
+    # The model's own generation config overrides defaults of an explicit one. A shallow copy has the same weights and
+    # modules, hooks included, and a config of its own: other threads that generate meanwhile keep theirs.
+    plain = copy.copy(model)
+    plain.generation_config = GenerationConfig()
+    return plain.generate(
+        input_ids,
+        generation_config=GenerationConfig(do_sample=False, max_length=min(limits, default=sys.maxsize), **chosen),
+        logits_processor=logits_processor,
+        stopping_criteria=[criterion for criterion in criteria if not isinstance(criterion, MaxLengthCriteria)],
+        synced_gpus=synced_gpus,
+        streamer=streamer,
+        **settings,
+    )
 
 
 def _generation_plan(
