@@ -49,19 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--model", default=argparse.SUPPRESS, help="hub id or folder (default: the small embedded model)")
-    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts")
-    add("--output", type=Path, default=Path("interpretations.csv"), metavar="FILE.csv", help="the table to write")
+    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts (default: the demo's)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("interpretations.csv"),
+        metavar="FILE.csv",
+        help="the table to write (default: %(default)s)",
+    )
     add(
         "--layers",
         default="all",
-        help="of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm)",
+        help="of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm); default: all",
     )
-    add("--tokens", default="all", help="all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5")
+    add(
+        "--tokens", default="all", help="all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5; default: all"
+    )
     add(
         "--interpretation-prompt",
         action="append",
@@ -69,14 +75,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="a built-in name or a file; may be repeated (default: describe)",
     )
-    add("--insert-layer", type=int, default=1, metavar="N", help="decoder layer at whose input embeddings go in")
-    add("--replacing-mode", default="normalized", help="normalized (blend) or addition")
-    add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding")
-    add("--max-new-tokens", type=int, default=30, metavar="N", help="the longest interpretation")
-    add("--prompt-output-tokens", type=int, default=1, metavar="N", help="tokens generated after each prompt")
+    add("--insert-layer", type=int, default=1, metavar="N", help="decoder layer to insert at (default: %(default)s)")
+    add("--replacing-mode", default="normalized", help="normalized, which blends (default), or addition")
+    add(
+        "--overlay-strength",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="weight of the embedding (default: %(default)s)",
+    )
+    add(
+        "--max-new-tokens",
+        type=int,
+        default=30,
+        metavar="N",
+        help="of an interpretation, at most (default: %(default)s)",
+    )
+    add(
+        "--prompt-output-tokens",
+        type=int,
+        default=1,
+        metavar="N",
+        help="generated after each prompt (default: %(default)s)",
+    )
     add("--batch-size", type=int, metavar="N", help="interpretations at once; without it, as many as memory suggests")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: see the README")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="auto (default): bfloat16 if native",
+    )
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     add(
         "--device-map",
         metavar="MAP",
