@@ -36,15 +36,15 @@ REPORT_MARK = b"transformers.interpretation.report"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 complete, 1 stopped half-way, 2 refused, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = parse(argv)
-    prepare_environment()
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
+        arguments = parse(argv)
+        prepare_environment()
         return interpret_examples(arguments, shlex.join(["python", sys.argv[0], *argv]))
     except ModuleNotFoundError as error:
         return fail(remedy_for(error), REFUSED)
     except KeyboardInterrupt:
-        return fail("interrupted before anything was written", INTERRUPTED)
+        return fail("interrupted", INTERRUPTED)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import random
@@ -36,12 +36,23 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
     batch.load_weights = lambda outline, **_: weights(outline)
     weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
-    spec = importlib.util.spec_from_file_location("script", script_path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    sys.path.insert(0, str(Path(script_path).parent))
+    script = importlib.import_module(Path(script_path).stem)
+
+    parse = script.parse
+
+    def parse_interruptibly(argv: list[str]) -> object:
+        """An interrupt between the fork and here would be the campaign's to handle, not the program's."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return parse(argv)
+
+    script.parse = parse_interruptibly
 
     def child(output: Path) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         process = os.fork()
+        if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         if process == 0:
             status = 99
             with contextlib.suppress(BaseException):
