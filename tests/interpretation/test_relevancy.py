@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import tiny_model
+from transformers.interpretation import relevancy
 from transformers.interpretation.attention import OneQueryAttention
 from transformers.interpretation.relevancy import plain_probabilities
 
@@ -23,8 +24,12 @@ def llama():
     return tiny_model("llama")
 
 
+@pytest.mark.parametrize("levels", [0, 1, 2, 8])
+@pytest.mark.parametrize("positions", [1, 5, 512])
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_every_text_as_if_it_were_read_alone(llama, batch_size):
+def test_every_text_as_if_it_were_read_alone(llama, monkeypatch, batch_size, levels, positions):
+    monkeypatch.setattr(relevancy, "LEVELS", levels)
+    monkeypatch.setattr(relevancy, "POSITIONS_PER_PASS", positions)
     with torch.no_grad(), OneQueryAttention():
         found = plain_probabilities(llama, PROMPT, TEXTS, batch_size=batch_size)
     assert set(found) == set(TEXTS)
@@ -33,6 +38,7 @@ def test_every_text_as_if_it_were_read_alone(llama, batch_size):
 
 
 def test_every_beginning_is_read_once(llama):
+    assert max(map(len, TEXTS)) <= relevancy.LEVELS
     positions = []
     handle = llama.get_input_embeddings().register_forward_hook(lambda _, args, out: positions.append(args[0].numel()))
     try:

@@ -26,7 +26,8 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
         cache: keys and values of what came before, as `cache.empty_cache` or an earlier pass gave them.
 
     Returns:
-        logits `[batch, vocabulary]` after the last token, in the model's dtype; the cache with the new tokens in it.
+        logits `[batch, vocabulary]` after the last token, in the model's dtype, on the device of `input_ids`; the cache
+        with the new tokens in it.
     """
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
@@ -34,7 +35,7 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
         out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, return_dict=True)
     finally:
         handle.remove()
-    return out.logits[:, -1], out.past_key_values
+    return out.logits[:, -1].to(input_ids.device), out.past_key_values
 
 
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST_ROWS = 256
-"""More rows than this are not faster: measured with 135 million parameters on 2 cores, 64 → 256 rows take 10 % off a
-decode step in float32 and 20 % in bfloat16, 512 rows nothing that stands out of the noise."""
+"""More rows than this are hardly faster: of a decode step of 135 million parameters on a CPU core, 256 rows take 4.2 ms
+per row in float32, 64 rows 4.5 and 512 rows 4.0."""
 
 _SHARE = {"cpu": 0.25, "cuda": 0.7}
 """Part of the free memory that is used; a CPU's is shared with everything else that runs."""
