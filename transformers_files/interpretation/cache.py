@@ -28,8 +28,9 @@ try:
 except ImportError:  # before 4.36 there are only tuples
     DynamicCache = None
 
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, each `[batch, key/value heads, sequence, head size]`."""
+Layers = list[tuple[torch.Tensor, ...]]
+"""Keys and values of each layer, each `[batch, key/value heads, sequence, head size]`; one tensor with both in it for
+some older multi-query families. Rows come first in all."""
 
 
 def empty_cache(model: nn.Module) -> Any:
@@ -72,7 +73,13 @@ def select_rows(cache: Any, rows: torch.Tensor) -> Any:
 
 def _layers(cache: Any) -> Layers:
     if isinstance(cache, (tuple, list)):
-        return [(layer[0], layer[1]) for layer in cache]
+        layers = [(layer,) if isinstance(layer, torch.Tensor) else tuple(layer[:2]) for layer in cache]
+        if any(len(layer) == 2 and layer[0].ndim == 3 for layer in layers):
+            raise UnsupportedModelError(
+                "this version of transformers keeps rows and heads of this family's key/value cache in one dimension, "
+                "so that its rows cannot be told apart; transformers 4.57 or later keeps them apart"
+            )
+        return layers
     if hasattr(cache, "layers"):  # from 4.54 on
         return [(layer.keys, layer.values) for layer in cache.layers if getattr(layer, "keys", None) is not None]
     return list(zip(cache.key_cache, cache.value_cache))
@@ -81,7 +88,7 @@ def _layers(cache: Any) -> Layers:
 def _like(cache: Any, layers: Layers) -> Any:
     """A cache of the same representation as `cache` that holds `layers`."""
     if isinstance(cache, (tuple, list)):
-        return tuple(layers)
+        return tuple(layer[0] if isinstance(old, torch.Tensor) else layer for old, layer in zip(cache, layers))
     made = DynamicCache()
     for index, (keys, values) in enumerate(layers):
         made.update(keys, values, index)
