@@ -73,23 +73,21 @@ class Way:
     def run(self, question: str, numbers: Sequence[int], batch_size: int = 0) -> Outcome:
         """Interpret and time. batch_size: of the usual and the lean way."""
         vectors = self.vectors(question, numbers)
-        began = time.perf_counter()
         if self.name == "engine":
-            results = self._engine(vectors)
-        else:
-            passes = _usual_passes if self.name == "usual" else _lean_passes
-            results = []
-            for start in range(0, len(vectors), batch_size):
-                results += _in_three_calls(self.model, self.prompt, vectors[start : start + batch_size], passes)
-        return Outcome(time.perf_counter() - began, results)
+            return self._engine(vectors)
+        passes = _usual_passes if self.name == "usual" else _lean_passes
+        starts = range(0, len(vectors), batch_size)
+        parts = [_in_three_calls(self.model, self.prompt, vectors[at : at + batch_size], passes) for at in starts]
+        return Outcome(sum(part.seconds for part in parts), [result for part in parts for result in part.results])
 
-    def _engine(self, vectors: Sequence[torch.Tensor]) -> list[Result]:
+    def _engine(self, vectors: Sequence[torch.Tensor]) -> Outcome:
+        began = time.perf_counter()
         results = []
         for start in range(0, len(vectors), CHUNK):
             cells = [Cell(vector, self.prompt) for vector in vectors[start : start + CHUNK]]
             for found in interpret_chunk(self.model, cells, SETTINGS, batch_size=self.engine_batch):
                 results.append(Result(found.token_ids, found.probabilities, found.relevancy))
-        return results
+        return Outcome(time.perf_counter() - began, results)
 
     def matmul(self, question: str, numbers: Sequence[int]) -> tuple[float, float]:
         """Floating-point operations of the linear layers over these cells, and this machine's rate on the same."""
@@ -151,27 +149,28 @@ def _matmul_rate(linears: Sequence[nn.Linear]) -> float:
     return operations / seconds
 
 
-Passes = Callable[[nn.Module, torch.Tensor, list], tuple[torch.Tensor, torch.Tensor]]
+Passes = Callable[[nn.Module, torch.Tensor, list], tuple[torch.Tensor, torch.Tensor, Any]]
 
 
-def _usual_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `[batch, sequence, vocabulary]` and their softmax from a full pass, everything recorded on the way."""
+def _usual_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Logits `[batch, sequence, vocabulary]`, their softmax, and everything else that a full pass has recorded."""
     options = {"return_dict": True, "output_attentions": True, "output_hidden_states": True}
     out = model.forward_interpret(ids, insert_info=info, **options)
     logits = model.lm_head(out.hidden_states[-1])
-    return logits, torch.softmax(logits, dim=-1)
+    return logits, torch.softmax(logits, dim=-1), out
 
 
-def _lean_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor]:
+def _lean_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor, Any]:
     logits = model.forward_interpret(ids, insert_info=info).logits
-    return logits, torch.softmax(logits, dim=-1)
+    return logits, torch.softmax(logits, dim=-1), None
 
 
 @torch.no_grad()
 def _in_three_calls(
     model: nn.Module, prompt: InterpretationPrompt, vectors: Sequence[torch.Tensor], passes: Passes
-) -> list[Result]:
-    """Generate under surgery, then a full pass with and one without it."""
+) -> Outcome:
+    """Generate under surgery, then a full pass with and one without it. The margins are not part of the time."""
+    began = time.perf_counter()
     places = list(prompt.insert_locations)
     info = [
         {
@@ -189,19 +188,21 @@ def _in_three_calls(
         pad_token_id=ends[0], insert_info=info, output_attentions=False,
     )  # fmt: skip
     said = whole[:, width:]
-    logits, probabilities = passes(model, whole[:, :-1], info)
+    logits, probabilities, recorded = passes(model, whole[:, :-1], info)
+    _, without, recorded_without = passes(model, whole[:, :-1], [{} for _ in vectors])
     under = probabilities[:, width - 1 :].gather(-1, said[..., None])[..., 0].float()
+    plain = without[:, width - 1 :].gather(-1, said[..., None])[..., 0].float()
+    relevancy = (under - plain).abs()
+    del recorded, recorded_without  # until here, as in a program that looks at both
+    seconds = time.perf_counter() - began
     best = torch.stack([row.topk(2).values for row in logits[:, width - 1 :]]).float()
     margins = best[..., 0] - best[..., 1]
-    del logits, probabilities
-    _, probabilities = passes(model, whole[:, :-1], [{} for _ in vectors])
-    plain = probabilities[:, width - 1 :].gather(-1, said[..., None])[..., 0].float()
     results = []
     for row, tokens in enumerate(said.tolist()):
         length = next((step for step, token in enumerate(tokens, 1) if token in ends), len(tokens))
-        columns = (under[row], (under[row] - plain[row]).abs(), margins[row])
+        columns = (under[row], relevancy[row], margins[row])
         results.append(Result(tuple(tokens[:length]), *(tuple(column[:length].tolist()) for column in columns)))
-    return results
+    return Outcome(seconds, results)
 
 
 class Process:
