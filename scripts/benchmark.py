@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         for dtype in DTYPES:
             report[dtype]["recovered_answers"] = ways["engine", dtype].call("recovered_answers", 40)
+    for process in ways.values():
+        process.stop()
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
