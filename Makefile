@@ -17,7 +17,8 @@ demo: patch
 	$(RUN) scripts/get_interpretations_from_examples.py --overwrite --output runs/demo/interpretations.csv
 
 test: $(ENV)/.tests-installed patch lint
-	$(RUN) -m pytest
+	# One thread each: threads of several processes that wait for each other cost many times what they bring.
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-matrix:
 	@for version in $(TESTED); do echo "== transformers $$version"; $(MAKE) test TRANSFORMERS=$$version || exit 1; done
