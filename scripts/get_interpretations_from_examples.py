@@ -262,15 +262,16 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
 
     for line in prepared.notes():
         print(line, file=sys.stderr)
-    start, began = prepared.found.position, time.monotonic()
-    position = start
+    start = position = prepared.found.position
     try:
+        positions = run(prepared)
+        position = next(positions)  # loads the model, which may show a bar of its own
+        began = time.monotonic()
         interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file gets a line now and then
         done = prepared.plan.cells_in(start.chunks)
         with tqdm(total=prepared.plan.n_cells, initial=done, unit="cell", mininterval=interval) as bar:
-            for position in run(prepared):
+            for position in positions:
                 bar.update(prepared.plan.cells_in(position.chunks) - bar.n)
-                began = began if position.chunks > start.chunks else time.monotonic()  # loading does not count
         seconds = time.monotonic() - began
         where = display.present(prepared)
     except ModelError as error:
