@@ -39,7 +39,7 @@ from torch import nn
 from .attention import OneQueryAttention
 from .cache import check_window, empty_cache, repeat_rows, select_rows
 from .families import decoder_layers
-from .logits import best_tokens, input_device, next_logits
+from .logits import best_tokens, end_of_sequence_ids, input_device, next_logits
 from .memory import in_batches, rows_that_fit
 from .prompts import InterpretationPrompt
 from .relevancy import Text, plain_probabilities
@@ -195,7 +195,7 @@ def _decode(
 ) -> list[_Continuation]:
     """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave."""
     device = input_device(model)
-    ends = _end_of_sequence_ids(model)
+    ends = end_of_sequence_ids(model)
     said = [_Continuation() for _ in vectors]
     rows = said
     cache = empty_cache(model) if shared is None else repeat_rows(shared, len(rows))
@@ -239,8 +239,3 @@ def _plan(
         prompt_length=len(prompt.input_ids),
         cached_length=locations[0],
     )
-
-
-def _end_of_sequence_ids(model: nn.Module) -> frozenset[int]:
-    ids = model.generation_config.eos_token_id
-    return frozenset([ids] if isinstance(ids, int) else ids or [])

@@ -54,6 +54,12 @@ def probabilities_of(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Ten
     return (logits[rows, tokens].float() - normalizer[rows]).exp()
 
 
+def end_of_sequence_ids(model: nn.Module) -> frozenset[int]:
+    """The tokens that end a text: of a checkpoint's generation config, all that counts here."""
+    ids = model.generation_config.eos_token_id
+    return frozenset([ids] if isinstance(ids, int) else ids or [])
+
+
 def input_device(model: nn.Module) -> torch.device:
     """Where token ids go. Weights that are offloaded lie nowhere; their hooks take ids from anywhere."""
     return torch.device("cpu") if model.device.type == "meta" else model.device

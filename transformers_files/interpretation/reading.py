@@ -10,7 +10,7 @@ from torch import nn
 
 from .cache import empty_cache
 from .capture import capture
-from .logits import input_device, next_logits
+from .logits import end_of_sequence_ids, input_device, next_logits
 from .plan import Source
 from .record import token_pieces
 
@@ -29,12 +29,6 @@ def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens
             step = [int(logits[0].argmax())]
             output += step
     return tuple(output)
-
-
-def end_of_sequence_ids(model: nn.Module) -> frozenset[int]:
-    """The tokens that end a text: of a checkpoint's generation config, all that counts here."""
-    ids = model.generation_config.eos_token_id
-    return frozenset([ids] if isinstance(ids, int) else ids or [])
 
 
 class Reading:
