@@ -109,8 +109,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--device-map",
         metavar="MAP",
-        help="spread the model by accelerate: auto, balanced, …; takes the place of --device",
+        help="spread the model: auto, balanced, balanced_low_0, sequential, or a .json file that gives each module a "
+        "device; in place of --device",
     )
+    add("--max-memory", metavar="DEVICE=SIZE,…", help="the most that a device map uses, as in 0=20GB,cpu=60GB")
+    add("--offload-folder", type=Path, metavar="DIR", help="for weights that a device map puts on the disk")
     add("--csv-safe", action="store_true", help="guard cells that a spreadsheet would take for formulas")
     add("--overwrite", action="store_true", help="start anew over the output of an earlier run")
     page = parser.add_mutually_exclusive_group()

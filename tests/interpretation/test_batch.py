@@ -194,6 +194,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
 
 def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_path):
     bare = str(write_tiny_folder(tmp_path / "bare", weights=False))
+    partial = write_json(tmp_path / "partial.json", {"lm_head": "cpu"})
     for changes, part in [
         ({"model": "./nowhere"}, "there is no such folder"),
         ({"model": bare, "layers": "0,5"}, "layers: 5 is out of range: there are 5"),
@@ -201,6 +202,9 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
         ({"model": bare, "insert_layer": 4}, "insert layer 4 is out of range"),
         ({"model": bare, "prompt_output_tokens": 999}, "example_1: has 2 tokens and 999 new ones; the model takes 256"),
         ({"model": bare, "device": "cuda:77"}, "device cuda:77"),
+        ({"model": bare, "device_map": "everywhere", "device": "auto"}, "neither a .json file nor one of auto"),
+        ({"model": bare, "device_map": str(partial), "device": "auto"}, "it has no device for model"),
+        ({"model": bare, "offload_folder": tmp_path}, "go with a device map"),
     ]:
         request = request_of(**changes)
         with pytest.raises(Refused) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
-from transformers.interpretation.cache import empty_cache, repeat_rows, select_rows, size_in_bytes
+from transformers.interpretation.cache import bytes_by_device, empty_cache, repeat_rows, select_rows
 from transformers.interpretation.families import UnsupportedModelError
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
@@ -39,12 +39,12 @@ def test_selected_rows_go_on_as_if_read_whole(family):
 def test_a_repeated_prefix_goes_on_and_stays_as_it_was(family):
     model = tiny_model(family)
     _, prefix = read(model, BEGINNINGS[:1], empty_cache(model))
-    before = size_in_bytes(prefix)
+    before = bytes_by_device(prefix)
     for _ in range(2):  # the second time would see tokens of the first if they shared anything
         logits, _ = read(model, torch.tensor([[20, 21], [22, 23]]), repeat_rows(prefix, 2))
         expected = whole(model, [[5, 6, 7, 8, 20, 21], [5, 6, 7, 8, 22, 23]])
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-    assert size_in_bytes(prefix) == before
+    assert bytes_by_device(prefix) == before
 
 
 def test_size():
@@ -53,14 +53,15 @@ def test_size():
     config = model.config
     head = config.hidden_size // config.num_attention_heads
     expected = 2 * config.num_hidden_layers * config.num_key_value_heads * head * BEGINNINGS.numel() * 4
-    assert size_in_bytes(cache) == expected
-    assert size_in_bytes(repeat_rows(select_rows(cache, torch.tensor([1])), 5)) == expected * 5 // 3
+    assert bytes_by_device(cache) == {torch.device("cpu"): expected}
+    five = repeat_rows(select_rows(cache, torch.tensor([1])), 5)
+    assert bytes_by_device(five) == {torch.device("cpu"): expected * 5 // 3}
 
 
 def test_an_empty_cache_holds_nothing():
     model = tiny_model("llama")
     cache = empty_cache(model)
-    assert cache is None or size_in_bytes(cache) == 0
+    assert cache is None or not bytes_by_device(cache)
 
 if REFUSED:  # an empty set of parameters would be a skipped test
 

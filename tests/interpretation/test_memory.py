@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from tiny_models import tiny_model
+from transformers.interpretation import memory
 from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
 from transformers.interpretation.memory import MOST_ROWS, OutOfMemoryWarning, free_memory, in_batches, is_out_of_memory
 from transformers.interpretation.prompts import InterpretationPrompt
@@ -49,6 +50,24 @@ def test_the_estimate_covers_what_the_cache_takes(llama):
     config = llama.config
     per_position = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * 8
     assert rows * 2 * per_position * (len(PROMPT.input_ids) + SETTINGS.max_new_tokens) <= memory
+
+
+def test_the_device_with_the_least_room_decides(llama, monkeypatch):
+    """Devices that run layers hold their part of the cache each; here as if three of four layers ran elsewhere."""
+    free = {"cpu": 10**12, "meta": 10**12}
+    monkeypatch.setattr(memory, "free_memory", lambda device: free[device.type])
+    monkeypatch.setattr(memory, "_SHARE", {})
+    monkeypatch.setattr(
+        memory, "bytes_by_device", lambda cache: {torch.device("cpu"): 2**10, torch.device("meta"): 3 * 2**10}
+    )
+    assert resolve_batch_size(llama, [PROMPT], SETTINGS) == MOST_ROWS
+    free["meta"] = 2 * 10**6
+    few = resolve_batch_size(llama, [PROMPT], SETTINGS)
+    assert few < MOST_ROWS
+    free |= {"cpu": 4 * 10**6, "meta": 10**12}  # the same room where less of the cache lies
+    assert few < resolve_batch_size(llama, [PROMPT], SETTINGS) <= MOST_ROWS
+    monkeypatch.setattr(memory, "largest_offloaded", lambda model: 10**7)
+    assert resolve_batch_size(llama, [PROMPT], SETTINGS) == 1
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])

@@ -25,6 +25,7 @@ from .examples import Example, read_examples
 from .loading import Outline, load_weights, read_outline, resolve_device, resolve_dtype
 from .manifest import Manifest, OutputError, Position, package_fingerprint
 from .output import Found, check_output, inspect_output, open_output
+from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
 from .prompts import InterpretationPromptSpec, find_spec
 from .run import Job
@@ -61,6 +62,9 @@ class Request:
     dtype: str = "auto"
     device: str = "auto"
     device_map: str | None = None
+    """A strategy of accelerate's or a JSON file; see `placement`."""
+    max_memory: str | None = None
+    offload_folder: Path | None = None
     trust_remote_code: bool = False
     csv_safe: bool = False
     overwrite: bool = False
@@ -75,6 +79,7 @@ class Checked:
     layers: Selection
     tokens: Selection
     settings: InterpretationSettings
+    placement: Placement | None
 
 
 def check(request: Request) -> Checked:
@@ -102,11 +107,19 @@ def check(request: Request) -> Checked:
         )
     if request.batch_size is not None and request.batch_size < 1:
         problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
-    if request.device_map is not None and request.device != "auto":
-        problems.append("give a device or a device map, not both")
+    placement = None
+    if request.device_map is not None:
+        with _collected(problems):
+            placement = Placement.read(
+                request.device_map, max_memory=request.max_memory, offload_folder=request.offload_folder
+            )
+        if request.device != "auto":
+            problems.append("give a device or a device map, not both")
+    elif request.max_memory is not None or request.offload_folder is not None:
+        problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
     if problems:
         raise Refused(problems)
-    return Checked(tuple(examples), tuple(specs), selections["layers"], selections["tokens"], settings)
+    return Checked(tuple(examples), tuple(specs), selections["layers"], selections["tokens"], settings, placement)
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ class Prepared:
     outline: Outline
     plan: Plan
     settings: InterpretationSettings
+    placement: Placement | None
     device: str
     dtype: torch.dtype
     identity: Mapping[str, Any]
@@ -147,6 +161,7 @@ def prepare(request: Request) -> Prepared:
     problems: list[str] = []
     with _collected(problems):
         outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
+        placement = checked.placement and checked.placement.fitted(outline.skeleton)
         device = resolve_device(request.device)
         dtype = resolve_dtype(request.dtype, device)
         plan = make_plan(
@@ -164,7 +179,7 @@ def prepare(request: Request) -> Prepared:
         found = inspect_output(request.output, identity, overwrite=request.overwrite)
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        return Prepared(request, outline, plan, checked.settings, device, dtype, identity, found)
+        return Prepared(request, outline, plan, checked.settings, placement, device, dtype, identity, found)
     raise Refused(problems)
 
 
@@ -175,7 +190,7 @@ def run(prepared: Prepared) -> Iterator[Position]:
     ModelError and OutputError; what was yielded stays.
     """
     request, plan = prepared.request, prepared.plan
-    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, device_map=request.device_map)
+    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement)
     manifest = prepared.found.manifest
     if manifest is None:
         batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)

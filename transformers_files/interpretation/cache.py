@@ -55,9 +55,13 @@ def check_window(model: nn.Module, positions: int) -> None:
         )
 
 
-def size_in_bytes(cache: Any) -> int:
-    """Memory that the keys and values take, counted as if no two rows shared any."""
-    return sum(states.numel() * states.element_size() for layer in _layers(cache) for states in layer)
+def bytes_by_device(cache: Any) -> dict[torch.device, int]:
+    """Memory that the keys and values take on each device, counted as if no two rows shared any."""
+    sizes: dict[torch.device, int] = {}
+    for layer in _layers(cache):
+        for states in layer:
+            sizes[states.device] = sizes.get(states.device, 0) + states.numel() * states.element_size()
+    return sizes
 
 
 def repeat_rows(cache: Any, rows: int) -> Any:

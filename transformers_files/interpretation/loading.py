@@ -25,6 +25,7 @@ from transformers.utils import cached_file
 
 from .families import UnsupportedModelError, decoder_layers
 from .manifest import folder_fingerprint
+from .placement import Placement
 
 _NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's name for it
 
@@ -73,14 +74,15 @@ def read_outline(name: str, *, trust_remote_code: bool = False) -> Outline:
     return Outline(name, trust_remote_code, tokenizer, skeleton, _fingerprint(name, config))
 
 
-def load_weights(outline: Outline, *, dtype: torch.dtype, device: str, device_map: str | None = None) -> nn.Module:
-    """The model, ready to run. `device_map` (for accelerate) takes the place of `device`. Raises ModelError."""
+def load_weights(
+    outline: Outline, *, dtype: torch.dtype, device: str, placement: Placement | None = None
+) -> nn.Module:
+    """The model, ready to run. A placement over several devices takes the place of `device`. Raises ModelError."""
     options: dict[str, Any] = {_dtype_option(): dtype, "trust_remote_code": outline.trust_remote_code}
-    if device_map is not None:
-        options["device_map"] = device_map
+    options |= placement.options() if placement is not None else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(outline.name, **options)
-        return (model if device_map is not None else model.to(device)).eval()
+        return (model if placement is not None else model.to(device)).eval()
     except Exception as error:
         raise ModelError(f"model {outline.name}: cannot load its weights: {_in_short(error)}") from error
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .cache import empty_cache, size_in_bytes
+from .cache import bytes_by_device, empty_cache
+from .families import decoder_layers
 from .logits import input_device, next_logits
 from .prompts import InterpretationPrompt
 
@@ -34,21 +35,32 @@ def rows_that_fit(
 ) -> int:
     """Rows that can be decoded at once, a power of two, so that a little more or less free memory changes nothing.
 
-    memory: bytes to use; by default a share of what is free now on the device of the model's inputs.
+    memory: bytes to use on each device; by default a share of what is free there now. Each device that runs layers
+    holds their part of the cache, and for a while the weights of an offloaded one.
     """
-    device = input_device(model)
-    if memory is None:
-        memory = int(free_memory(device) * _SHARE.get(device.type, 0.5))
     longest = max(len(prompt.input_ids) for prompt in prompts)
+    start = torch.tensor([prompts[0].input_ids[:1]], device=input_device(model))
     with torch.no_grad():
-        logits, cache = next_logits(model, torch.tensor([prompts[0].input_ids[:1]], device=device), empty_cache(model))
+        logits, cache = next_logits(model, start, empty_cache(model))
     element = logits.element_size()
     hidden = model.get_input_embeddings().weight.shape[-1]
-    row = 2 * (longest + max_new_tokens) * size_in_bytes(cache)  # selecting rows holds the old and the new cache
-    row += 2 * logits.shape[-1] * max(element, 4)
-    row += 16 * longest * hidden * element  # what one layer holds while it reads the prompt
-    rows = max(1, min(MOST_ROWS, memory // row))
-    return 1 << (rows.bit_length() - 1)
+    working = 2 * logits.shape[-1] * max(element, 4)
+    working += 16 * longest * hidden * element  # what one layer holds while it reads the prompt
+    rows = MOST_ROWS
+    for device, cached in bytes_by_device(cache).items():
+        row = 2 * (longest + max_new_tokens) * cached + working  # selecting rows holds the old and the new cache
+        budget = int(free_memory(device) * _SHARE.get(device.type, 0.5)) if memory is None else memory
+        rows = min(rows, (budget - largest_offloaded(model)) // row)
+    return 1 << (max(1, rows).bit_length() - 1)
+
+
+def largest_offloaded(model: nn.Module) -> int:
+    """Bytes of the largest part whose weights accelerate keeps elsewhere, and brings to a device when it runs."""
+    parts = [*decoder_layers(model), model.get_input_embeddings(), model.get_output_embeddings()]
+    return max(
+        sum(weight.numel() * weight.element_size() for weight in part.parameters() if weight.device.type == "meta")
+        for part in parts
+    )
 
 
 def free_memory(device: torch.device) -> int:
