@@ -41,6 +41,20 @@ def test_all_layers_at_once_equal_one_by_one(llama):
         assert torch.equal(together[layer : layer + 1], capture(llama, IDS, [layer], range(7)))
 
 
+def test_a_range_is_the_mean_over_its_positions(llama):
+    each = capture(llama, IDS, [1, 4], range(7))
+    found = capture(llama, IDS, [1, 4], [2, range(1, 4), -1, range(0, 7, 3), range(5, 2, -1), range(6, 7)])
+    spans = [[2], [1, 2, 3], [6], [0, 3, 6], [3, 4, 5], [6]]
+    expected = torch.stack([each[:, span].mean(dim=1) for span in spans], dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_means_are_rounded_once():
+    model = tiny_model().to(torch.bfloat16)
+    each = capture(model, IDS, [2], range(7))[0]
+    assert torch.equal(capture(model, IDS, [2], [range(7)])[0, 0], each.double().mean(dim=0).float().bfloat16())
+
+
 def test_result_has_the_dtype_of_the_model_and_no_gradient():
     model = tiny_model().to(torch.bfloat16)
     states = capture(model, IDS, [1, 4], [0, 1])
@@ -94,6 +108,9 @@ def test_a_pass_of_another_thread_is_not_taken_for_ours(llama):
         (IDS, [5], [0], r"layer 5 is out of range: there are 5, 0 to 4"),
         (IDS, [0, -6], [0], r"layer -6 is out of range"),
         (IDS, [0], [7], r"token 7 is out of range: there are 7, 0 to 6"),
+        (IDS, [0], [range(5, 8)], r"range\(5, 8\) is no span of tokens: there are 7, 0 to 6"),
+        (IDS, [0], [range(-2, 1)], r"is no span of tokens"),
+        (IDS, [0], [range(3, 3)], r"is no span of tokens"),
         (IDS, [], [0], "at least one layer"),
         (IDS[0], [0], [0], r"shape \[1, sequence\], not \[7\]"),
         (IDS.repeat(2, 1), [0], [0], r"not \[2, 7\]"),

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from reference import layer_list, reference_greedy, reference_pass
-from tiny_models import available_families, tiny_model
+from tiny_models import Wrapper, available_families, tiny_model
 from torch import nn
 from transformers.interpretation.families import FAMILIES, UnsupportedModelError, decoder, decoder_layers
 
@@ -109,26 +109,6 @@ def test_llama_in_all_its_shapes(shape):
 
 def test_the_table_names_each_family_once():
     assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
-
-
-class Wrapper(nn.Module):
-    """The shape of a PEFT-wrapped model: the model lies deeper, and everything unknown is asked of it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.base_model = nn.ModuleDict({"model": model})
-
-    def get_base_model(self) -> nn.Module:
-        return self.base_model["model"]
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base_model")["model"], name)
-
-    def forward(self, *args, **kwargs):
-        return self.get_base_model()(*args, **kwargs)
 
 
 def test_a_wrapped_model_works_like_the_model():

@@ -1,22 +1,30 @@
 """Hidden embeddings of a prompt: only the layers and tokens asked for, in one pass.
 
 states = capture(model, input_ids, layers=[0, 10, 20], tokens=[-1])  # [3, 1, hidden]
+means = capture(model, input_ids, layers=[10], tokens=[range(2, 5)], place="mlp_output")
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from .families import decoder, decoder_layers
+from .families import MLP_INPUT, RESIDUAL, check_place, decoder, decoder_layers, place_module
 
 
-def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int], tokens: Sequence[int]) -> Tensor:
-    """What a plain forward calls `hidden_states[layer][0, token]`, for each of the layers and tokens.
+def capture(
+    model: nn.Module,
+    input_ids: Tensor,
+    layers: Sequence[int],
+    tokens: Sequence[int | range],
+    place: str = RESIDUAL,
+) -> Tensor:
+    """What a plain forward calls `hidden_states[layer][0, token]`, for each of the layers and tokens; or another place.
 
     The pass runs the decoder without the output matrix, and keeps nothing but what is asked for.
 
@@ -24,64 +32,96 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int], tokens: 
         model: a causal language model.
         input_ids: `[1, sequence]`.
         layers: 0 … n_layers, in any order: the input of that decoder layer; n_layers is the state after the final norm.
-            Negative ones count from the end.
-        tokens: positions in the sequence, in any order. Negative ones count from the end.
+            Negative ones count from the end. Other places than the residual stream have 0 … n_layers − 1.
+        tokens: positions in the sequence, in any order, negative ones counting from the end; or ranges of positions
+            from 0 on, which stand for the mean over them, computed in float32 and rounded once.
+        place: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see `families.PLACES`.
 
     Returns:
         `[len(layers), len(tokens), hidden]` on the CPU, in the model's dtype.
 
     Raises:
-        ValueError: `input_ids` is not one sequence, no layer is given, or a layer or token is out of range.
+        ValueError: `input_ids` is not one sequence, no layer is given, or a layer, token or place does not exist.
         RuntimeError: a layer never ran as a module of its own.
     """
     if input_ids.ndim != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
         raise ValueError(f"capture takes input_ids of shape [1, sequence], not {list(input_ids.shape)}")
     if len(layers) == 0:
         raise ValueError("capture needs at least one layer")
-    owner, modules = decoder(model), decoder_layers(model)
-    last = len(modules)
-    wanted = [_in_range("layer", layer, last + 1) for layer in layers]
-    columns = torch.tensor([_in_range("token", token, input_ids.shape[1]) for token in tokens], dtype=torch.long)
+    check_place(place)
+    last = len(decoder_layers(model))
+    wanted = [_in_range("layer", layer, last + (place == RESIDUAL)) for layer in layers]
+    positions = [_position(token, input_ids.shape[1]) for token in tokens]
 
     states: dict[int, Tensor] = {}
-    handles = [
-        modules[layer].register_forward_pre_hook(_keep_input(states, layer, columns), with_kwargs=True)
-        for layer in set(wanted) - {last}
-    ]
+    modules = {layer: place_module(model, layer, place) for layer in set(wanted) - {last}}
+    keep = _keep_input if place in (RESIDUAL, MLP_INPUT) else _keep_output
+    handles = [keep(states, layer, module, positions) for layer, module in modules.items()]
     try:
         with torch.no_grad():
-            output = owner(input_ids=_beside_embeddings(model, input_ids), use_cache=False, return_dict=True)
+            ids = _beside_embeddings(model, input_ids)
+            output = decoder(model)(input_ids=ids, use_cache=False, return_dict=True)
     finally:
         for handle in handles:
             handle.remove()
     if last in wanted:
-        states[last] = _select(output.last_hidden_state, columns)
+        states[last] = _select(output.last_hidden_state, positions)
     missing = sorted(set(wanted) - states.keys())
     if missing:
         raise RuntimeError(f"the hidden states of layers {missing} were not seen: is the decoder itself compiled?")
     return torch.stack([states[layer] for layer in wanted])
 
 
-def _keep_input(states: dict[int, Tensor], layer: int, columns: Tensor) -> Callable[..., None]:
-    """A pre-hook that stores the layer's input at `columns`; passes of other threads are not ours."""
+def _keep_input(
+    states: dict[int, Tensor], layer: int, module: nn.Module, positions: Sequence[int | range]
+) -> RemovableHandle:
+    """Have the module's input stored at `positions`; passes of other threads are not ours."""
     thread = threading.get_ident()
 
     def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if threading.get_ident() == thread:
-            states[layer] = _select(args[0] if args else kwargs["hidden_states"], columns)
+            states[layer] = _select(args[0] if args else kwargs["hidden_states"], positions)
 
-    return before
+    return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def _select(hidden: Tensor, columns: Tensor) -> Tensor:
-    """`[1, sequence, hidden]` → `[len(columns), hidden]` on the CPU."""
-    return hidden[0, columns.to(hidden.device)].cpu()
+def _keep_output(
+    states: dict[int, Tensor], layer: int, module: nn.Module, positions: Sequence[int | range]
+) -> RemovableHandle:
+    """The same for its output, or the first part of it: attention returns weights too, experts their router's."""
+    thread = threading.get_ident()
+
+    def after(module: nn.Module, args: tuple, output: Any) -> None:
+        if threading.get_ident() == thread:
+            states[layer] = _select(output[0] if isinstance(output, tuple) else output, positions)
+
+    return module.register_forward_hook(after)
+
+
+def _select(hidden: Tensor, positions: Sequence[int | range]) -> Tensor:
+    """`[1, sequence, hidden]` (`[sequence, hidden]` in OPT's MLP) → `[len(positions), hidden]` on the CPU, copied."""
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    first = torch.tensor([position.start if isinstance(position, range) else position for position in positions])
+    selected = rows[first.to(rows.device, torch.long)].cpu()
+    for number, position in enumerate(positions):
+        if isinstance(position, range):
+            selected[number] = rows[position.start : position.stop : position.step].mean(dim=0, dtype=exact).cpu()
+    return selected
 
 
 def _beside_embeddings(model: nn.Module, input_ids: Tensor) -> Tensor:
     """The ids where the embedding matrix is; weights that accelerate has offloaded ("meta") come to the ids instead."""
     device = model.get_input_embeddings().weight.device
     return input_ids if device.type == "meta" else input_ids.to(device)
+
+
+def _position(token: int | range, length: int) -> int | range:
+    if not isinstance(token, range):
+        return _in_range("token", token, length)
+    if len(token) == 0 or min(token) < 0 or max(token) >= length:
+        raise ValueError(f"{token} is no span of tokens: there are {length}, 0 to {length - 1}")
+    return token if token.step > 0 else token[::-1]
 
 
 def _in_range(what: str, index: int, size: int) -> int:

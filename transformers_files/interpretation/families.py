@@ -3,7 +3,10 @@
     layers = decoder_layers(model)      # the nn.ModuleList
     owner = decoder(model)              # the module that runs them, e.g. model.model
 
-A model that the look-up does not understand can say it itself: ``model.interpretation_layers = "path.to.layers"``.
+    module = place_module(model, 5, "mlp_output")   # the module of layer 5 whose output that is
+
+A model that the look-up does not understand can say it itself: ``model.interpretation_layers = "path.to.layers"``, and
+``model.interpretation_places = {"mlp_output": "path.within.a.layer"}``.
 """
 
 from __future__ import annotations
@@ -18,6 +21,22 @@ from torch import nn
 
 LAYER_LIST_NAMES = ("layers", "h")
 REMEDY = 'say where they are: model.interpretation_layers = "path.to.layers" (a dotted path to an nn.ModuleList)'
+RESIDUAL = "residual"
+ATTENTION_OUTPUT = "attention_output"
+MLP_INPUT = "mlp_input"
+MLP_OUTPUT = "mlp_output"
+PLACES = (RESIDUAL, ATTENTION_OUTPUT, MLP_INPUT, MLP_OUTPUT)
+"""Where hidden embeddings can be read: the residual stream at the input of a decoder layer; what its attention returns
+after the output projection; what its MLP (or mixture of experts) is given, after the norm in front of it if there is
+one; what its MLP returns. A norm or multiplier that a layer puts behind its attention or MLP before it adds them to the
+residual stream (Gemma 2, OLMo 2, GLM 4; Granite) is not applied."""
+_PLACE_NAMES = {
+    ATTENTION_OUTPUT: ("self_attention.dense", "self_attn", "self_attention", "attention", "attn"),
+    MLP_INPUT: ("mlp", "block_sparse_moe", "feed_forward", "fc1"),
+    MLP_OUTPUT: ("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2"),
+}
+"""Dotted paths within a decoder layer, the first that is there counts. The last projections come first because Bloom
+adds the residual stream within its attention and MLP; OPT has no MLP but its two matrices."""
 
 
 class UnsupportedModelError(ValueError):
@@ -90,6 +109,34 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises `UnsupportedModelError` where they cannot be found; warns for a model outside `FAMILIES`.
     """
     return _locate(model)[1]
+
+
+def check_place(place: str) -> None:
+    """Raise ValueError for what is not one of `PLACES`."""
+    if place not in PLACES:
+        raise ValueError(f"place is {place!r}: use one of {', '.join(PLACES)}")
+
+
+def place_module(model: nn.Module, layer: int, place: str) -> nn.Module:
+    """The module whose input (residual, mlp_input) or output is `place` of decoder layer `layer`; see `PLACES`.
+
+    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a place that is none.
+    """
+    check_place(place)
+    module = decoder_layers(model)[layer]
+    if place == RESIDUAL:
+        return module
+    told = getattr(model, "interpretation_places", {}).get(place)
+    for path in _PLACE_NAMES[place] if told is None else (told,):
+        with contextlib.suppress(AttributeError):
+            return module.get_submodule(path)
+    found = f"is no {told}" if told else f"was not found in a {type(module).__name__}"
+    children = ", ".join(name for name, _ in module.named_children())
+    raise UnsupportedModelError(
+        f"{place} of layer {layer} {found} (it has {children}); say where it is: "
+        f'model.interpretation_places = {{"{place}": "path.within.a.layer"}} (the module that '
+        f"{'is given' if place == MLP_INPUT else 'returns'} it)"
+    )
 
 
 def _locate(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
