@@ -121,7 +121,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     page.add_argument("--no-report", action="store_true", help="write no report")
     add("--show", nargs="?", const="", metavar="NAME", help="print the grid of an example: the first, or the one named")
     add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
-    return parser.parse_args(_join_negative_values(argv))
+    add("--plan", action="store_true", help="say how much work it is, and do nothing; no weights are loaded")
+    add(
+        "--rate",
+        metavar="X|XTFLOP/s|measure",
+        help="with --plan: interpretations or FLOPs per second of a device, for the hours; measure: load and try",
+    )
+    add("--devices", type=int, metavar="N", help="with --plan: how many share the work (default: 1)")
+    arguments = parser.parse_args(_join_negative_values(argv))
+    if not arguments.plan and (arguments.rate or arguments.devices is not None):
+        parser.error("--rate and --devices go with --plan")
+    return arguments
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:
@@ -157,9 +167,11 @@ def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
 
     options = vars(arguments)
     display = Display(options.pop("report"), options.pop("no_report"), options.pop("show"), options["output"])
+    planning = Planning(options.pop("plan"), options.pop("rate"), options.pop("devices"))
     options["interpretation_prompts"] = tuple(options.pop("interpretation_prompt", ("describe",)))
     try:
         display.check()
+        planning.check()
         if "model" not in options:
             check(Request(model="", **options))  # before the embedded model is made, which takes a while
             options["model"] = embedded_model()
@@ -167,6 +179,8 @@ def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
         display.check_name([source.example.name for source in prepared.plan.sources])
     except Refused as error:
         return fail(error.problems, REFUSED)
+    if planning.wanted:
+        return planning.tell(prepared)
     if prepared.is_complete:
         rows = prepared.found.position.rows
         where = display.present(prepared, again=True)
@@ -253,6 +267,53 @@ class Display:
 
             show(results, example=self.show or None)
         return f"{self.output} (report: {self.page})" if page else str(self.output)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What is told of a run in place of running it."""
+
+    wanted: bool
+    rate: str | None
+    devices: int | None
+
+    def check(self) -> None:
+        """Raise Refused for a rate or a number of devices that is none."""
+        from transformers.interpretation.batch import Refused
+        from transformers.interpretation.costs import Rate
+
+        try:
+            if self.rate not in (None, "measure"):
+                Rate.read(self.rate)
+        except ValueError as error:
+            raise Refused([f"{error}; or write measure"]) from None
+        if self.devices is not None and self.devices < 1:
+            raise Refused([f"devices is {self.devices}: it must be at least 1"])
+
+    def tell(self, prepared: Prepared) -> int:
+        """Print the plan, with hours if a rate is given."""
+        from transformers.interpretation.calibration import measure_rate
+        from transformers.interpretation.costs import Rate
+        from transformers.interpretation.estimate import estimate_plan
+        from transformers.interpretation.loading import ModelError
+        from transformers.interpretation.memory import MOST_ROWS
+
+        estimate = estimate_plan(
+            prepared.plan,
+            prepared.settings,
+            prepared.outline.skeleton,
+            prepared.outline.tokenizer,
+            dtype=prepared.dtype,
+            batch_size=prepared.request.batch_size or MOST_ROWS,
+        )
+        print(*prepared.notes(), *estimate.lines(), sep="\n")
+        if self.rate is not None:
+            try:
+                rate = measure_rate(prepared) if self.rate == "measure" else Rate.read(self.rate)
+            except ModelError as error:
+                return fail(str(error), REFUSED)
+            print(estimate.duration(rate, self.devices or 1))
+        return 0
 
 
 def carry_out(prepared: Prepared, display: Display, command: str) -> int:

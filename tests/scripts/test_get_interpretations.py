@@ -149,6 +149,8 @@ BAD = [
     (["--prompt-output-tokens", "-1"], "prompt_output_tokens is -1"),
     (["--device", "cuda:99"], "device cuda:99: "),
     (["--device", "cpu", "--device-map", "auto"], "not both"),
+    (["--plan", "--rate", "fast"], 'rate "fast" is neither a number'),
+    (["--plan", "--devices", "0"], "devices is 0"),
 ]
 
 
@@ -206,6 +208,27 @@ def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypa
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert script.main(arguments("bare")) == 2
     assert "pip install -r requirements.txt" in capsys.readouterr().err
+
+
+def test_a_plan_needs_no_weights_and_writes_nothing(workplace, capsys):
+    bare = write_tiny_folder(workplace / "bare", weights=False)
+    before = sorted(workplace.rglob("*"))
+    assert script.main(arguments(bare.name, "--plan", "--rate", "0.001", "--devices", "5")) == 0
+    told = capsys.readouterr().out
+    assert "cells       30; chunks 1" in told  # 5 hidden states of 3 tokens, twice
+    assert "time        1.7 hours on 5 devices at 0.001 interpretations/s each" in told
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_plan_with_a_measured_rate(model, workplace, capsys):
+    before = sorted(workplace.rglob("*"))
+    assert script.main(arguments(model, "--plan", "--rate", "measure", "--layers", "0", "--tokens", "last")) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"time        0\.\d minutes on 1 device at [\d.e+]+ interpretations/s each", told)
+    assert sorted(workplace.rglob("*")) == before
+    with pytest.raises(SystemExit):
+        script.main(arguments(model, "--rate", "5"))
+    assert "--rate and --devices go with --plan" in capsys.readouterr().err
 
 
 def test_negative_indices_are_no_options():

@@ -31,6 +31,11 @@ def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens
     return tuple(output)
 
 
+def layers_at_once(tokens: int, hidden: int) -> int:
+    """How many layers' hidden states of that many tokens are held at once: one at least."""
+    return max(1, CAPTURED_BYTES // (tokens * hidden * 4))
+
+
 class Reading:
     """The token ids of a source, outputs included, and its hidden states.
 
@@ -65,8 +70,7 @@ class Reading:
 
     def _capture(self, layer: int) -> dict[int, torch.Tensor]:
         """The block of layers that `layer` belongs to: `{layer: [tokens, hidden]}`."""
-        hidden_bytes = self._model.get_input_embeddings().weight.shape[-1] * 4
-        size = max(1, CAPTURED_BYTES // (len(self._rows) * hidden_bytes))
+        size = layers_at_once(len(self._rows), self._model.get_input_embeddings().weight.shape[-1])
         first = self._layers.index(layer) // size * size
         block = self._layers[first : first + size]
         input_ids = torch.tensor([self.input_ids], device=input_device(self._model))

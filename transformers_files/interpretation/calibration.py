@@ -1,0 +1,40 @@
+"""How fast this machine is at a run's own work, from a few of its chunks; nothing is written.
+
+    rate = measure_rate(prepare(request))       # loads the weights
+"""
+
+from __future__ import annotations
+
+import time
+
+from .batch import Prepared
+from .costs import Rate
+from .engine import resolve_batch_size
+from .loading import load_weights
+from .run import Job
+
+_CHUNKS = 5
+_SECONDS = 60.0
+
+
+def measure_rate(prepared: Prepared) -> Rate:
+    """Interpretations per second over some chunks from all over the plan, for about a minute or the last one begun.
+
+    The first warms up, and counts only if there is time for no other.
+    """
+    plan = prepared.plan
+    model = load_weights(
+        prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement
+    )
+    batch_size = prepared.request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
+    job = Job(model, prepared.outline.tokenizer, plan, prepared.settings, batch_size=batch_size)
+    began = time.monotonic()
+    rows, seconds = [], []
+    for chunk in range(0, plan.n_chunks, -(-plan.n_chunks // _CHUNKS)):
+        start = time.monotonic()
+        rows.append(len(job.records(chunk)))
+        seconds.append(time.monotonic() - start)
+        if time.monotonic() - began > _SECONDS:
+            break
+    counted = slice(1, None) if len(rows) > 1 else slice(None)
+    return Rate(sum(rows[counted]) / sum(seconds[counted]), operations=False)
