@@ -1,0 +1,263 @@
+"""How right a model's interpretations are: answers recovered, layer by layer, beside the logit lens and controls.
+
+    python scripts/evaluate_interpretations.py                                         # the small model, default prompt
+    python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
+
+Writes a JSON file and, with matplotlib, a figure; prints a table. Intervals are 95 % bootstrap intervals over facts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from get_interpretations_from_examples import embedded_model, fail, prepare_environment, remedy_for
+
+if TYPE_CHECKING:
+    from transformers.interpretation.measures import Interpreter
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+REFUSED, INTERRUPTED = 2, 130
+DEPTHS = (0.5, 0.65, 0.8)
+"""Recovery at any layer is told up to these depths: later, the answer can be decoded from the output layer."""
+DEEPEST_INSERT = 1 / 6
+"""Of the layers: a deeper insert layer would let the model finish its own pass."""
+BATCH_SIZE = 128
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        prepare_environment()
+        return evaluate(arguments)
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was written", INTERRUPTED)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_model_options(parser)
+    add = parser.add_argument
+    add(
+        "--half",
+        default="held-out",
+        choices=("tuning", "held-out"),
+        help="of the facts and entities (default: held-out)",
+    )
+    add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5, …")
+    add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: describe")
+    add("--insert-layer", type=int, default=1, metavar="N", help="for all source layers (default: 1)")
+    add("--replacing-mode", default="normalized", help="normalized (default) or addition")
+    add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding (default: 1)")
+    add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
+    add("--output", type=Path, default=Path("evaluation.json"), metavar="FILE.json", help="default: evaluation.json")
+    add(
+        "--figure",
+        type=Path,
+        metavar="FILE.png",
+        help="the figure (default: beside the output, if there is matplotlib)",
+    )
+    return parser.parse_args(argv)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What says which model is run, and on what."""
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="hub id or folder (default: the small embedded model)")
+    add("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help="default: the project's")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
+    add("--device", default="auto", help="auto (default), cpu, cuda, …")
+    add("--device-map", metavar="MAP", help="spread the model by accelerate; takes the place of --device")
+    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="interpretations at once (default: 128)")
+    add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to run."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    n_layers: int
+
+    @property
+    def deepest_insert_layer(self) -> int:
+        return int(self.n_layers * DEEPEST_INSERT)
+
+
+def load(arguments: argparse.Namespace) -> Loaded:
+    """The model of these arguments. Raises ModelError, Refused."""
+    from transformers.interpretation.families import decoder_layers
+    from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
+
+    name = arguments.model or embedded_model()
+    outline = read_outline(name, trust_remote_code=arguments.trust_remote_code)
+    device = resolve_device(arguments.device)
+    dtype = resolve_dtype(arguments.dtype, device)
+    model = load_weights(outline, dtype=dtype, device=device, device_map=arguments.device_map)
+    print(f"{name}: {str(dtype).removeprefix('torch.')}", file=sys.stderr)
+    return Loaded(model, outline.tokenizer, Path(name).name, len(decoder_layers(model)))
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Check, load, measure, tell."""
+    from transformers.interpretation.batch import Refused
+    from transformers.interpretation.engine import InterpretationSettings
+    from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_facts
+    from transformers.interpretation.prompts import find_spec
+    from transformers.interpretation.selection import Selection
+
+    try:
+        facts = of_half(read_facts(arguments.facts), arguments.half)
+        spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
+        settings = InterpretationSettings(
+            arguments.insert_layer, arguments.replacing_mode, arguments.overlay_strength, arguments.max_new_tokens
+        )
+        loaded = load(arguments)
+        layers = selection.resolve(loaded.n_layers + 1)
+        check_insert_layer(settings.insert_layer, loaded)
+        prompt = spec.build(loaded.tokenizer)
+    except (Refused, ModelError, QuestionsError, ValueError) as error:
+        return fail(getattr(error, "problems", str(error)), REFUSED)
+    interpreter = Interpreter(loaded.model, loaded.tokenizer, prompt, settings, arguments.batch_size)
+    began = time.monotonic()
+    measured = {
+        "model": loaded.name,
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "half": arguments.half,
+        "interpretation prompt": {"name": prompt.name, "text": prompt.text},
+        "settings": asdict(settings),
+        "answer recovery": answer_recovery(interpreter, facts, layers, loaded.n_layers),
+    }
+    measured["seconds"] = round(time.monotonic() - began, 1)
+    print(table(measured))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    where = [str(arguments.output), *draw(measured, arguments)]
+    print(f"in {measured['seconds']:,.0f} s: {', '.join(where)}")
+    return 0
+
+
+def check_insert_layer(insert_layer: int, loaded: Loaded) -> None:
+    """Raise ValueError for one that is too deep for an interpretation."""
+    if insert_layer > loaded.deepest_insert_layer:
+        raise ValueError(
+            f"insert layer {insert_layer} is too deep: at most {loaded.deepest_insert_layer}, a sixth of "
+            f"{loaded.n_layers} layers; deeper, the model rather finishes its own pass than interprets"
+        )
+
+
+def answer_recovery(interpreter: Interpreter, facts: Sequence[Any], layers: Sequence[int], n_layers: int) -> dict:
+    """Shares of known facts, per layer and at any layer up to a depth; each with its interval."""
+    from transformers.interpretation.measures import (
+        known_facts,
+        lens_shares,
+        own_layer_shares,
+        score_cells,
+        share_named,
+    )
+
+    known = known_facts(interpreter.model, interpreter.tokenizer, facts)
+    print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
+    cells = score_cells(interpreter, known, layers)
+    lens = lens_shares(interpreter.model, interpreter.tokenizer, known, layers)
+    own = own_layer_shares(interpreter, known, layers)
+    by_layer = {
+        layer: {
+            **as_json(share_named(cells, [layer])),
+            **{f"logit lens top-{best}": as_json(share) for best, share in lens[layer].items()},
+            **({"own layer": as_json(own[layer])} if layer in own else {}),
+        }
+        for layer in layers
+    }
+    up_to = {depth: [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
+    return {
+        "facts": len(facts),
+        "known": len(known),
+        "interpretations per reported one": 1,
+        "any layer": {f"≤ {depth:.0%}": as_json(share_named(cells, up_to[depth])) for depth in DEPTHS if up_to[depth]},
+        "layers": by_layer,
+    }
+
+
+def as_json(measured: Any) -> dict[str, Any]:
+    """An estimate, or a dataclass of estimates, with words for names."""
+    return {name.replace("_", " "): value for name, value in asdict(measured).items()}
+
+
+COLUMNS = ("net", "named", "by other", "by random", "logit lens top-1", "logit lens top-10", "own layer")
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The shares with their intervals, one line per layer."""
+    recovery = measured["answer recovery"]
+    lines = [
+        f"Answer recovery, {recovery['known']} known facts of the {measured['half']} half, interpretation prompt "
+        f"{measured['interpretation prompt']['name']}, insert layer {measured['settings']['insert_layer']}",
+        f"{'layer':>9}" + "".join(f"{name:>19}" for name in COLUMNS),
+    ]
+    for label, shares in [*recovery["layers"].items(), *recovery["any layer"].items()]:
+        cells = [shown(shares[name]) if name in shares else "" for name in COLUMNS]
+        lines.append(f"{label:>9}" + "".join(f"{cell:>19}" for cell in cells))
+    return "\n".join(lines)
+
+
+def shown(share: dict[str, float]) -> str:
+    return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
+    """The figure, where it can be drawn; returns its place."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        if arguments.figure is not None:
+            print("no figure: it needs matplotlib; run: python -m pip install matplotlib", file=sys.stderr)
+        return []
+    place = arguments.figure or arguments.output.with_suffix(".png")
+    recovery_figure(Figure(figsize=(6, 3.5), layout="constrained"), measured["answer recovery"]).savefig(place, dpi=150)
+    return [str(place)]
+
+
+LINES = {
+    "net": ("interpretation, net of guesses", "C0", "-"),
+    "logit lens top-1": ("logit lens, top 1", "C1", "-"),
+    "logit lens top-10": ("logit lens, top 10", "C1", "--"),
+    "own layer": ("the model finishes its own pass", "0.6", ":"),
+    "by other": ("control: another fact's vector", "C3", "-"),
+    "by random": ("control: random vector", "C3", ":"),
+}
+
+
+def recovery_figure(figure: Any, recovery: dict[str, Any]) -> Any:
+    """Recovery by layer: interpretation, logit lens, controls; bands are 95 % intervals."""
+    axes = figure.add_subplot()
+    for name, (label, colour, style) in LINES.items():
+        points = {layer: shares[name] for layer, shares in recovery["layers"].items() if name in shares}
+        layers = list(points)
+        axes.plot(layers, [share["value"] for share in points.values()], style, color=colour, label=label)
+        if name == "net":
+            low, high = ([share[end] for share in points.values()] for end in ("low", "high"))
+            axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(ylim=(0, 1), xlabel="source layer", ylabel=f"share of {recovery['known']} known facts")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())

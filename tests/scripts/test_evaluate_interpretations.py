@@ -1,0 +1,75 @@
+"""The evaluation script end to end on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from evaluate_interpretations import main
+from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation.reading import continue_greedily
+
+TOKENIZER = tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model of six layers, so that layer 1 is the deepest for insertion, and facts that it knows."""
+    folder = tmp_path_factory.mktemp("model")
+    model = tiny_model(vocab_size=VOCABULARY, num_hidden_layers=6)
+    write_tiny_folder(folder, model=model)
+    prompts = [f"{first}{second}" for first in "pqrst" for second in "aeiou"]
+    facts = []
+    for number, prompt in enumerate(prompts):
+        text = TOKENIZER.decode(continue_greedily(model, TOKENIZER.encode(prompt), 8), skip_special_tokens=True)
+        answer = text.strip() if number else "never said"
+        half = ("tuning", "held-out")[number % 2]
+        facts.append({"relation": "r", "prompt": prompt, "paraphrase": prompt, "answer": answer, "half": half})
+    write_json(folder / "facts.json", {"facts": [fact for fact in facts if fact["answer"] not in ("", fact["prompt"])]})
+    write_json(folder / "prompt.json", SHORT_PROMPT)
+    return folder
+
+
+def arguments(folder, output, *more):
+    options = {"--model": folder, "--facts": folder / "facts.json", "--interpretation-prompt": folder / "prompt.json"}
+    options |= {"--output": output, "--layers": "0,2,4,6", "--max-new-tokens": 3, "--dtype": "float32"}
+    return [str(word) for pair in options.items() for word in pair] + list(more)
+
+
+def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
+    output = tmp_path / "new" / "evaluation.json"
+    assert main(arguments(folder, output, "--half", "tuning")) == 0
+    measured = json.loads(output.read_text())
+    recovery = measured["answer recovery"]
+    assert list(recovery["layers"]) == ["0", "2", "4", "6"]
+    assert list(recovery["any layer"]) == ["≤ 50%", "≤ 65%", "≤ 80%"]
+    assert recovery["known"] < recovery["facts"]
+    for shares in recovery["layers"].values():
+        for share in shares.values():
+            assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+            assert share["n"] == recovery["known"]
+    assert recovery["layers"]["6"]["logit lens top-1"]["value"] >= 0
+    assert "own layer" not in recovery["layers"]["6"]
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert f"{recovery['known']} known facts of the tuning half" in out
+    assert "logit lens top-10" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--insert-layer", "2"], "too deep: at most 1"),
+        (["--facts", "nowhere.json"], "nowhere.json"),
+        (["--interpretation-prompt", "nothing"], "unknown interpretation prompt"),
+        (["--overlay-strength", "3"], "overlay_strength"),
+        (["--layers", "9"], "9 is out of range"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path, capsys, more, message):
+    output = tmp_path / "evaluation.json"
+    assert main(arguments(folder, output, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()

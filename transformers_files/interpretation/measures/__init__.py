@@ -1,0 +1,42 @@
+"""How right interpretations are: measured on facts and entities with known answers.
+
+    from transformers.interpretation.measures import Interpreter, known_facts, read_facts, score_cells, share_named
+
+    interpreter = Interpreter(model, tokenizer, prompt, InterpretationSettings(), batch_size=64)
+    cells = score_cells(interpreter, known_facts(model, tokenizer, read_facts("facts.json")), range(25))
+    print(share_named(cells, range(25)).net)
+
+`scripts/evaluate_interpretations.py` runs all of them.
+"""
+
+from __future__ import annotations
+
+from .baselines import lens_ranks, lens_shares, own_layer_shares
+from .interpreter import Interpreter, Said, last_token_states
+from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
+from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
+from .statistics import Estimate, estimate
+
+__all__ = [
+    "HALVES",
+    "Entity",
+    "Estimate",
+    "Fact",
+    "Interpreter",
+    "QuestionsError",
+    "Said",
+    "ScoredCell",
+    "Shares",
+    "estimate",
+    "known_facts",
+    "last_token_states",
+    "lens_ranks",
+    "lens_shares",
+    "names",
+    "of_half",
+    "own_layer_shares",
+    "read_entities",
+    "read_facts",
+    "score_cells",
+    "share_named",
+]

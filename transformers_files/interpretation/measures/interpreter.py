@@ -1,0 +1,54 @@
+"""Vectors → what is said about them, in the way that is being measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..capture import capture
+from ..chat import encode_prompt
+from ..engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from ..logits import input_device
+from ..prompts import InterpretationPrompt
+from ..record import token_pieces
+
+
+@dataclass(frozen=True)
+class Said:
+    """An interpretation and its text."""
+
+    interpretation: Interpretation
+    pieces: tuple[str, ...]
+    """What each token adds to the text."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """One interpretation prompt and one insert layer for vectors of all layers."""
+
+    model: nn.Module
+    tokenizer: Any
+    prompt: InterpretationPrompt
+    settings: InterpretationSettings
+    batch_size: int
+
+    def __call__(self, vectors: torch.Tensor) -> list[Said]:
+        """`[n, hidden]` → what is said about each."""
+        cells = [Cell(vector, self.prompt) for vector in vectors]
+        said = interpret_chunk(self.model, cells, self.settings, batch_size=self.batch_size)
+        return [Said(one, token_pieces(self.tokenizer, one.token_ids)) for one in said]
+
+
+def last_token_states(model: nn.Module, tokenizer: Any, prompts: Sequence[str], layers: Sequence[int]) -> torch.Tensor:
+    """The hidden states of each raw prompt's last token: `[len(prompts), len(layers), hidden]`."""
+    device = input_device(model)
+    ids = [torch.tensor([encode_prompt(tokenizer, prompt, raw=True)], device=device) for prompt in prompts]
+    return torch.stack([capture(model, one, layers, [-1])[:, 0] for one in ids])
