@@ -75,14 +75,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="a built-in name or a file; may be repeated (default: describe)",
     )
-    add("--insert-layer", type=int, default=1, metavar="N", help="decoder layer to insert at (default: %(default)s)")
-    add("--replacing-mode", default="normalized", help="normalized, which blends (default), or addition")
+    add(
+        "--insert-layer",
+        type=decoder_layers,
+        default=1,
+        metavar="N",
+        help="decoder layer to insert at (default: %(default)s); 1,3: at both; same: where each embedding comes from",
+    )
+    add(
+        "--replacing-mode",
+        default="normalized",
+        metavar="MODE",
+        help="normalized, which blends (default), addition, norm_matched or norm_matched_addition",
+    )
     add(
         "--overlay-strength",
-        type=float,
+        type=numbers,
         default=1.0,
         metavar="X",
-        help="weight of the embedding (default: %(default)s)",
+        help="weight of the embedding (default: %(default)s); 1,0.5,0.5: of each placeholder",
     )
     add(
         "--max-new-tokens",
@@ -132,6 +143,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not arguments.plan and (arguments.rate or arguments.devices is not None):
         parser.error("--rate and --devices go with --plan")
     return arguments
+
+
+def numbers(text: str) -> float | tuple[float, ...]:
+    """`0.5`, or several: `1,0.5,0.5`."""
+    several = tuple(float(number) for number in text.split(","))
+    return several[0] if len(several) == 1 else several
+
+
+def decoder_layers(text: str) -> str | tuple[int, ...]:
+    """`1`, `1,3` or `same`."""
+    return text if text == "same" else tuple(int(layer) for layer in text.split(","))
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:

@@ -54,17 +54,24 @@ class RewritingLayer(nn.Module):
         if self.index not in info:
             return
         locations, embedding = info[self.index]
-        strength = info["overlay_strength"]
         for i, location in enumerate(locations):
-            if position != (location if location >= 0 else self.prompt_length + location):
-                continue
-            inserted = strength * embedding[0, i]
-            if info["replacing_mode"] == "addition":
-                state.copy_(state + inserted)
-            elif strength == 1:
-                state.copy_(inserted)
-            else:
-                state.copy_((1 - strength) * state + inserted)
+            if position == (location if location >= 0 else self.prompt_length + location):
+                state.copy_(replaced(state.clone(), embedding[0, i], info["replacing_mode"], self.strength(info, i)))
+
+    def strength(self, info: Mapping[Any, Any], i: int) -> float:
+        """Of the i-th location: given once for all, one per location, or either of them by layer."""
+        given = info["overlay_strength"]
+        given = given[self.index] if isinstance(given, dict) else given
+        return float(given[i] if isinstance(given, (list, tuple)) else given)
+
+
+def replaced(old: Tensor, embedding: Tensor, mode: str, strength: float) -> Tensor:
+    """The new hidden state [hidden], each mode written out."""
+    if mode.startswith("norm_matched"):
+        embedding = embedding * (old @ old).sqrt() / (embedding @ embedding).sqrt()
+    if mode.endswith("addition"):
+        return old + strength * embedding
+    return embedding if strength == 1 else (1 - strength) * old + strength * embedding
 
 
 def layer_list(model: nn.Module) -> nn.ModuleList:

@@ -28,7 +28,10 @@ def said(model, prompt, vector, n, *, insert_layer=1, mode="normalized", strengt
     """Tokens, probabilities and relevancy of one vector, the slow way."""
     places = list(prompt.insert_locations)
     info = {
-        insert_layer: (places, vector.expand(1, len(places), -1)),
+        **dict.fromkeys(
+            insert_layer if isinstance(insert_layer, tuple) else (insert_layer,),
+            (places, vector.expand(1, len(places), -1)),
+        ),
         "overlay_strength": strength,
         "replacing_mode": mode,
     }
@@ -96,6 +99,19 @@ def test_choices_select_what_all_would_give(model):
     assert {r.prompt_output for r in none} == {""}
 
 
+@torch.no_grad()
+def test_each_embedding_at_the_layer_that_it_comes_from(model):
+    ids = TOKENIZER.encode("Hi", add_special_tokens=False)
+    states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    options = {"raw": True, "interpretation_prompt": SPEC, "insert_layer": "same", "tokens": "last", **OPTIONS}
+    found = interpret(model, TOKENIZER, "Hi", layers=":4", **options)
+    assert [(record.layer_idx, record.insert_layer) for record in found] == [(layer, "same") for layer in range(4)]
+    for record, layer in zip(found, range(4)):
+        assert_says(record, said(model, SPEC.build(TOKENIZER), states[layer][0, -1], 4, insert_layer=layer))
+    with pytest.raises(ValueError, match="hidden state 4 comes after the last decoder layer"):
+        interpret(model, TOKENIZER, "Hi", **options)
+
+
 def test_an_output_that_ends_early_has_no_later_tokens(model):
     """Make the model's own continuation the end-of-sequence token."""
     ids = TOKENIZER.encode("Hi", add_special_tokens=False)
@@ -112,7 +128,7 @@ def test_an_output_that_ends_early_has_no_later_tokens(model):
     assert len(found[0].prompt_token_list) == 3
 
 
-@pytest.mark.parametrize("settings", [("normalized", 0.5, 0), ("addition", 2.0, 3)])
+@pytest.mark.parametrize("settings", [("normalized", 0.5, 0), ("addition", 2.0, 3), ("norm_matched", 0.9, (0, 2))])
 def test_vectors_of_ones_own(model, settings):
     mode, strength, layer = settings
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))

@@ -114,6 +114,8 @@ def test_what_was_resolved_is_kept_for_the_rest_of_the_run(request_of, monkeypat
         ({"overlay_strength": 0.5}, "overlay_strength: 1.0 then, 0.5 now"),
         ({"replacing_mode": "addition"}, "replacing_mode: normalized then, addition now"),
         ({"insert_layer": 0}, "insert_layer: 1 then, 0 now"),
+        ({"insert_layer": (1, 3)}, "insert_layer: 1 then, [1, 3] now"),
+        ({"overlay_strength": (1, 0.5)}, "overlay_strength: 1.0 then, [1, 0.5] now"),
         ({"prompt_output_tokens": 2}, "prompt_output_tokens: 1 then, 2 now"),
         ({"batch_size": None}, "batch_size: 5 then, auto now"),
         ({"dtype": "bfloat16"}, "dtype: float32 then, bfloat16 now"),

@@ -39,9 +39,11 @@ def vectors(model: torch.nn.Module, count: int, seed: int = 0) -> list[torch.Ten
 def reference(model: torch.nn.Module, cell: Cell, settings: InterpretationSettings) -> tuple[Interpretation, list]:
     """What the cell must give, and the distance between the two best logits at every token."""
     places = len(cell.prompt.insert_locations)
+    layers = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
+    entry = (list(cell.prompt.insert_locations), cell.vector.expand(1, places, -1))
     info = [
         {
-            settings.insert_layer: (list(cell.prompt.insert_locations), cell.vector.expand(1, places, -1)),
+            **dict.fromkeys([layers] if isinstance(layers, int) else layers, entry),
             "overlay_strength": settings.overlay_strength,
             "replacing_mode": settings.replacing_mode,
         }
@@ -138,11 +140,40 @@ def test_a_single_end_of_sequence_id(ends_often):
     assert any(len(text.token_ids) < SETTINGS.max_new_tokens for text in found)
 
 
-@pytest.mark.parametrize("insert_layer", [0, 1, 3])
-@pytest.mark.parametrize("mode, strength", [("normalized", 1.0), ("normalized", 0.4), ("addition", 2.0)])
+@pytest.mark.parametrize("insert_layer", [0, 3, (1, 2)])
+@pytest.mark.parametrize(
+    "mode, strength",
+    [
+        *(("normalized", 1.0), ("normalized", (0.4, 1.0)), ("addition", 2.0)),
+        *(("norm_matched", 1.0), ("norm_matched", 0.4), ("norm_matched_addition", (2.0, 0.5))),
+    ],
+)
 def test_insert_layers_and_modes(llama, insert_layer, mode, strength):
     settings = replace(SETTINGS, insert_layer=insert_layer, replacing_mode=mode, overlay_strength=strength)
-    check(llama, [Cell(v, OTHER) for v in vectors(llama, 3)], settings)
+    check(llama, [Cell(v, OTHER) for v in vectors(llama, 2)], replace(settings, max_new_tokens=5))
+
+
+def test_cells_of_one_batch_at_layers_of_their_own(llama):
+    one, other = vectors(llama, 2)
+    cells = [Cell(v, PROMPT, layer) for layer in (3, (0, 2), None) for v in (one, other)]
+    found = check(llama, cells, SETTINGS)
+    assert len({text.token_ids for text in found}) == 6
+
+
+def test_a_cell_that_does_not_say_where_it_comes_from(llama):
+    cells, settings = [Cell(vectors(llama, 1)[0], PROMPT)], replace(SETTINGS, insert_layer="same")
+    with pytest.raises(ValueError, match="insert_layer is same, and a cell does not say which layer"):
+        interpret_chunk(llama, cells, settings, batch_size=1)
+
+
+@pytest.mark.parametrize("mode", ["norm_matched", "norm_matched_addition"])
+def test_a_zero_vector_fails_alone_where_norms_are_matched(llama, mode):
+    good = vectors(llama, 2)
+    settings = replace(SETTINGS, replacing_mode=mode)
+    cells = [Cell(v, PROMPT) for v in (good[0], torch.zeros_like(good[0]), good[1])]
+    found = interpret_chunk(llama, cells, settings, batch_size=8)
+    assert found[1].status == "the vector is zero, or its norm out of range in torch.float32: no direction to scale"
+    assert found[::2] == interpret_chunk(llama, cells[::2], settings, batch_size=8)
 
 
 def test_several_prompts_in_any_order(llama):
@@ -236,7 +267,18 @@ def test_the_embedded_model(embedded_model, embedded_tokenizer):
     "wrong, message",
     [
         ({"insert_layer": -1}, "insert_layer is -1: count decoder layers from 0"),
-        ({"replacing_mode": "add"}, "replacing_mode is 'add': use one of normalized, addition"),
+        ({"insert_layer": [1, 3, 1]}, "insert_layer is 1,3,1: name each layer once"),
+        ({"insert_layer": "x"}, "insert_layer is 'x': give a decoder layer, several (1,3), or same"),
+        ({"insert_layer": ()}, "insert_layer is (): give a decoder layer, several (1,3), or same"),
+        ({"insert_layer": 1.5}, "insert_layer is 1.5: give a decoder layer, several (1,3), or same"),
+        (
+            {"replacing_mode": "add"},
+            "replacing_mode is 'add': use one of normalized, addition, norm_matched, norm_matched_addition",
+        ),
+        (
+            {"overlay_strength": [0.5, 2]},
+            "overlay_strength is 2: must be in [0, 1] for normalized; use addition for more",
+        ),
         ({"overlay_strength": 1.5}, "overlay_strength is 1.5: must be in [0, 1] for normalized; use addition for more"),
         (
             {"overlay_strength": 0.0, "replacing_mode": "addition"},
@@ -249,6 +291,15 @@ def test_wrong_settings(wrong, message):
     with pytest.raises(ValueError) as raised:
         InterpretationSettings(**wrong)
     assert str(raised.value) == message
+
+
+def test_settings_in_other_words_are_the_same_settings():
+    assert InterpretationSettings(insert_layer=[1]) == InterpretationSettings(insert_layer="1")
+    assert InterpretationSettings(insert_layer=[1]) == InterpretationSettings()
+    assert InterpretationSettings(insert_layer=[3, 1]) == InterpretationSettings(insert_layer="1,3")
+    strengths = InterpretationSettings(overlay_strength=torch.tensor([0.5, 1.0]))
+    assert strengths == InterpretationSettings(overlay_strength=[0.5, 1])
+    assert hash(strengths) == hash(InterpretationSettings(overlay_strength=(0.5, 1)))
 
 
 def test_wrong_batch_size(llama):

@@ -58,6 +58,38 @@ def test_normalized_keeps_the_rest_and_addition_keeps_all():
     assert plan([row("addition", 0.25)]).layers[1].keep.tolist() == [1.0]
 
 
+def test_norm_matched_modes_keep_as_the_others_and_are_marked():
+    info = [row("norm_matched", 0.25), row("norm_matched_addition", 0.25), row(strength=0.25)]
+    at = plan(info).layers[1]
+    assert at.keep.tolist() == [0.75, 1.0, 0.75]
+    assert at.norm_matched.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [
+        *([0.5, 2], (0.5, 2), np.array([0.5, 2]), torch.tensor([0.5, 2])),
+        *({1: [0.5, 2], 3: 4}, {np.int64(3): [4], 1: (0.5, 2)}),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_strengths_of_locations_and_layers(strength):
+    layers = {1: ([2, 0], vectors(2))} | ({3: ([5], vectors())} if isinstance(strength, dict) else {})
+    found = plan([row("addition", strength, layers=layers)]).layers
+    assert found[1].positions.tolist() == [2, 0]
+    assert found[1].strength.tolist() == [0.5, 2.0]
+    if isinstance(strength, dict):
+        assert found[3].strength.tolist() == [4.0]
+
+
+def test_strengths_of_locations_go_for_every_layer():
+    layers = {1: ([2, 0], vectors(2)), 3: ([5, 4], vectors(2))}
+    found = plan([row(strength=[0.5, 0.25], layers=layers)]).layers
+    for at in found.values():
+        assert at.strength.tolist() == [0.5, 0.25]
+        assert at.keep.tolist() == [0.5, 0.75]
+
+
 @pytest.mark.parametrize(
     "layer", [1, np.int64(1), np.uint8(1), torch.tensor(1)], ids=["int", "int64", "uint8", "tensor"]
 )
@@ -122,7 +154,36 @@ BAD_ROWS = {
     "mode missing": ({1: ([2], vectors()), "overlay_strength": 1.0}, r"replacing_mode is missing; it is required"),
     "strength missing": ({1: ([2], vectors()), "replacing_mode": "addition"}, r"overlay_strength is missing; it is"),
     "mode misspelt": (row("normalised"), r"unknown replacing_mode 'normalised' \(did you mean 'normalized'\?\)"),
-    "mode unknown": (row("qqq"), r"unknown replacing_mode 'qqq'; known are normalized and addition"),
+    "mode unknown": (row("qqq"), r"unknown replacing_mode 'qqq'; known are normalized, addition, norm_matched and"),
+    "mode no text": (row(["addition"]), r"unknown replacing_mode \['addition'\] "),
+    "strength above one, norm-matched": (
+        row("norm_matched", 1.5),
+        r"layer 1, position 2: overlay_strength 1.5 must be in \[0, 1\] for norm_matched; use norm_matched_addition",
+    ),
+    "strength of one location": (
+        row("addition", [1, -2], layers={1: ([2, -1], vectors(2))}),
+        r"layer 1, position -1: overlay_strength -2.0 must be finite and > 0 for addition",
+    ),
+    "strengths for other locations": (
+        row(strength=[1, 1]),
+        r"layer 1, overlay_strength has 2 numbers for 1 insert locations; give one for all, one per location, or \{",
+    ),
+    "strengths no numbers": (row(strength=[None]), r"layer 1, overlay_strength must be a number, not None"),
+    "strengths in a square": (row(strength=torch.ones(1, 1)), r"layer 1, overlay_strength must be a number, not \[1"),
+    "strengths by no layers": (row(strength={"1": 1}), r"the keys of overlay_strength must be layers, not \['1'\]"),
+    "strengths of other layers": (
+        row(strength={2: 1}),
+        r"overlay_strength is given for the layers \[2\] and embeddings for \[1\]; give one entry",
+    ),
+    "strengths by layer twice over": (row(strength={1: {1: 1}}), r"overlay_strength must be a number, not \{1"),
+    "zero, norm-matched": (
+        row("norm_matched", layers={1: ([2, 3], torch.cat([vectors(), vectors(fill=0)], 1))}),
+        r"layer 1, position 3: the embedding is zero, or its norm out of range; norm_matched needs a direction",
+    ),
+    "norm out of range": (
+        row("norm_matched_addition", layers={1: ([2], vectors(fill=1e25))}),
+        r"layer 1, position 2: the embedding is zero, or its norm out of range; norm_matched_addition needs",
+    ),
     "strength no number": (row(strength="much"), r"overlay_strength must be a number, not 'much'"),
     "strength above one": (row(strength=1.5), r"overlay_strength 1.5 must be in \[0, 1\] for normalized"),
     "strength negative": (row(strength=-0.5), r"overlay_strength -0.5 must be in \[0, 1\] for normalized"),

@@ -47,8 +47,11 @@ ROWS = st.dictionaries(
     lambda layers: st.fixed_dictionaries(
         {},
         optional={
-            "replacing_mode": st.sampled_from(["normalized", "addition", "addition", "normalised"]) | ANYTHING,
-            "overlay_strength": st.sampled_from([0, 0.5, 1, 2.0, -1, float("nan"), "1"]) | ANYTHING,
+            "replacing_mode": st.sampled_from(["normalized", "addition", "norm_matched", "normalised"]) | ANYTHING,
+            "overlay_strength": st.sampled_from([0, 0.5, 1, 2.0, -1, float("nan"), "1"])
+            | st.lists(st.sampled_from([0.5, 1, 2]), max_size=3)
+            | st.dictionaries(st.integers(0, LAYERS), st.just(0.5) | st.lists(st.just(1), max_size=2), max_size=2)
+            | ANYTHING,
         },
     ).map(lambda options: {**layers, **options})
 )

@@ -103,6 +103,26 @@ def test_a_model_that_does_not_say_its_length_has_none():
     assert len(plan_of([Example("a_1", "x" * 500, raw=True)], limits=unlimited).sources[0].input_ids) == 500
 
 
+def test_a_layer_to_insert_at_that_is_none():
+    place = [Example("a_1", "abc", raw=True)]
+    assert plan_of(place, insert_layer="same", layers=Selection(":4")).layers == (0, 1, 2, 3)
+    assert problems_of(place, insert_layer="same") == [
+        "insert layer same: hidden state 4 comes after the last decoder layer, so it is no layer's input; choose among "
+        'layers ":4"'
+    ]
+    assert problems_of(place, insert_layer=(0, 4)) == ["insert layer 4 is out of range: 0 to 3"]
+    with pytest.raises(PlanError, match="insert layer same: vectors come from no layer; name the one to insert them"):
+        build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(insert_layer="same"))
+
+
+def test_a_strength_per_placeholder_fits_every_prompt():
+    several = InterpretationSettings(overlay_strength=(1, 0.5), max_new_tokens=8)
+    two = InterpretationPromptSpec("two", text="x: _ _ is")
+    assert build_prompts(TOKENIZER, [two], LIMITS, several)[0].name == "two"
+    with pytest.raises(PlanError, match='"short" has 1 placeholders and overlay_strength 2 numbers; give one number'):
+        build_prompts(TOKENIZER, [two, SPEC], LIMITS, several)
+
+
 def test_prompts_are_built_or_refused():
     built = build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(max_new_tokens=3))
     assert [prompt.name for prompt in built] == ["short"]

@@ -146,7 +146,7 @@ RECORDS = st.builds(
         interpretation_weights=() if failed else tuple(weight for _, _, weight in triples),
         interpretation_prob=() if failed else tuple(probability for _, probability, _ in triples),
         token_source="prompt",
-        insert_layer=token,
+        insert_layer=[token, (token, token + 1), "same"][token % 3],
         status=failed or "ok",
         answer=texts[8] or None,
     ),

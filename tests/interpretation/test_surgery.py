@@ -48,7 +48,18 @@ def plan_for(insert_info, batch_size=3, prompt_length=PROMPT) -> SurgeryPlan:
 
 
 @pytest.mark.parametrize(
-    ("mode", "strength"), [("normalized", 1.0), ("normalized", 0.3), ("normalized", 0.0), ("addition", 1.7)]
+    ("mode", "strength"),
+    [
+        ("normalized", 1.0),
+        ("normalized", 0.3),
+        ("normalized", 0.0),
+        ("addition", 1.7),
+        ("norm_matched", 1.0),
+        ("norm_matched", 0.3),
+        ("norm_matched_addition", 1.7),
+        ("norm_matched_addition", {0: [0.5, 2.0], 2: 1.1}),
+        ("normalized", {0: [0.0, 0.7], 2: [1.0]}),
+    ],
 )
 def test_every_hidden_state_and_logit_equals_the_reference(model, input_ids, mode, strength):
     insert_info = infos(mode, strength)
@@ -56,9 +67,10 @@ def test_every_hidden_state_and_logit_equals_the_reference(model, input_ids, mod
         output = model(input_ids, output_hidden_states=True)
     for row, info in enumerate(insert_info):
         states, logits = reference_pass(model, input_ids[row].tolist(), info)
-        torch.testing.assert_close(output.logits[row], logits, atol=1e-5, rtol=1e-5)
+        # A row alone and in a batch are rounded differently.
+        torch.testing.assert_close(output.logits[row], logits, atol=1e-4, rtol=1e-4)
         for layer, state in enumerate(states):
-            torch.testing.assert_close(output.hidden_states[layer][row], state, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(output.hidden_states[layer][row], state, atol=1e-4, rtol=1e-4)
 
 
 def test_a_full_replacement_inserts_the_very_bits(model, input_ids):
@@ -99,10 +111,11 @@ def test_callers_tensors_are_not_written_to(model, input_ids):
     assert torch.equal(insert_info[0][0][1], before[1])
 
 
-def test_gradients_flow_through_the_inserted_embedding(model, input_ids):
+@pytest.mark.parametrize("mode", ["normalized", "norm_matched", "norm_matched_addition"])
+def test_gradients_flow_through_the_inserted_embedding(model, input_ids, mode):
     def gradient(run) -> torch.Tensor:
         embedding = vectors(1).requires_grad_()
-        run({1: ([2], embedding), "replacing_mode": "normalized", "overlay_strength": 0.6}).sum().backward()
+        run({1: ([2], embedding), "replacing_mode": mode, "overlay_strength": 0.6}).sum().backward()
         return embedding.grad
 
     def operated(info):
@@ -123,6 +136,30 @@ def test_half_precision_mixes_exactly_and_rounds_once(input_ids):
         old = model.get_input_embeddings()(input_ids[:1])[0, 2].float()
     expected = (0.3 * vectors(1)[0, 0].bfloat16().float() + 0.7 * old).bfloat16()
     assert torch.equal(states[0][0, 2], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_matched_replacement_has_the_direction_of_one_and_the_norm_of_the_other(input_ids, dtype):
+    model = tiny_model().to(dtype)
+    info = {0: ([2], 1e4 * vectors(1)), "replacing_mode": "norm_matched", "overlay_strength": 1.0}
+    with torch.no_grad(), surgery(model, plan_for([info], 1)):
+        new = model(input_ids[:1], output_hidden_states=True).hidden_states[0][0, 2].float()
+        old = model.get_input_embeddings()(input_ids[:1])[0, 2].float()
+    rounding, direction = 2 * torch.finfo(dtype).eps, (vectors(1) / vectors(1).norm())[0, 0]
+    torch.testing.assert_close(new.norm(), old.norm(), rtol=rounding, atol=0)
+    torch.testing.assert_close(new / new.norm(), direction, rtol=0, atol=rounding)
+
+
+def test_a_zero_vector_beside_a_norm_matched_one_spoils_no_gradient(model, input_ids):
+    embedding, zero = vectors(1).requires_grad_(), torch.zeros(1, 1, HIDDEN).requires_grad_()
+    infos = [
+        {1: ([2], embedding), "replacing_mode": "norm_matched", "overlay_strength": 1.0},
+        {1: ([2], zero), "replacing_mode": "addition", "overlay_strength": 1.0},
+    ]
+    with surgery(model, plan_for(infos, 2)):
+        model(input_ids[:2]).logits.sum().backward()
+    assert bool(torch.isfinite(embedding.grad).all() and torch.isfinite(zero.grad).all())
+    assert embedding.grad.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("chunks", [(7,), (3, 4), (1, 1, 5), (6, 1)])
@@ -168,7 +205,7 @@ def test_an_exception_on_its_way_is_not_replaced(model):
 
 def test_a_layer_that_the_model_does_not_have(model):
     one = torch.zeros(1, dtype=torch.long)
-    plan = SurgeryPlan({4: LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1))}, 1)
+    plan = SurgeryPlan({4: LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), one == 1)}, 1)
     with pytest.raises(ValueError, match=r"layer 4 is out of range.*0 to 3"), surgery(model, plan):
         pass
 
@@ -285,13 +322,14 @@ def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
 def test_an_insertion_checks_its_shapes(change, message):
     one = torch.zeros(1, dtype=torch.long)
     fields = {"rows": one, "positions": one, "vectors": vectors(1)[0], "strength": one.float(), "keep": one.float()}
+    fields["norm_matched"] = one == 1
     with pytest.raises(ValueError, match=message):
         LayerInsertion(**{**fields, **change})
 
 
 def test_a_plan_checks_its_rows_and_is_never_empty():
     one = torch.ones(1, dtype=torch.long)
-    insertion = LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1))
+    insertion = LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), one == 1)
     with pytest.raises(ValueError, match="a row outside the batch of 1"):
         SurgeryPlan({0: insertion}, 1)
     with pytest.raises(ValueError, match="without a layer"):

@@ -190,7 +190,24 @@ def test_unknown_keys_are_warned_about_and_stop_nobody(model, workplace, capsys)
     assert capsys.readouterr().err.count(line) == 1
 
 
-@pytest.mark.parametrize("word", ["--no-such-option", "--layer", "--dtype=int8", "--insert-layer=x"])
+def test_several_insert_layers_and_a_strength_for_each_placeholder(model, workplace, capsys):
+    options = ["--insert-layer", "2,0", "--replacing-mode", "norm_matched", "--overlay-strength", "1,0.5"]
+    command = arguments(model, "--layers", "0,3", "--tokens", "last", *options)
+    assert script.main(command) == 0
+    rows = rows_of("interpretations.csv")
+    assert [(row["layer_idx"], row["insert_layer"], row["status"]) for row in rows] == 2 * [
+        ("0", "0,2", "ok"),
+        ("3", "0,2", "ok"),
+    ]
+    assert script.main(command) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert script.main(arguments(model, "--layers", "0,3", "--insert-layer", "same")) == 2
+    assert "overlay_strength: [1.0, 0.5] then, 1.0 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "word", ["--no-such-option", "--layer", "--dtype=int8", "--insert-layer=x", "--overlay-strength=a"]
+)
 def test_unknown_options_end_with_status_2(word, capsys):
     with pytest.raises(SystemExit) as caught:
         script.main([word])

@@ -16,6 +16,7 @@ from torch import nn
 
 from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
 from .examples import Example
+from .insert_layers import InsertLayer
 from .plan import CHUNK_CELLS, Limits, build_prompts, make_plan
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .record import Record
@@ -37,9 +38,9 @@ def interpret(
     tokens: Indices = None,
     interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
     raw: bool = False,
-    insert_layer: int = 1,
+    insert_layer: InsertLayer | Sequence[int] = 1,
     replacing_mode: str = "normalized",
-    overlay_strength: float = 1.0,
+    overlay_strength: float | Sequence[float] = 1.0,
     max_new_tokens: int = 30,
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
@@ -56,9 +57,11 @@ def interpret(
             output; anything else selects among the prompt's alone.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.
         raw: feed the prompt as it is; otherwise it becomes a user turn.
-        insert_layer: the decoder layer at whose input embeddings are inserted.
-        replacing_mode: "normalized" (strength 1 overwrites) or "addition".
-        overlay_strength: weight of the embedding.
+        insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
+            at the layer that it comes from.
+        replacing_mode: "normalized" (strength 1 overwrites), "addition", "norm_matched" or "norm_matched_addition"; see
+            `replacing`.
+        overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.
         max_new_tokens: the longest interpretation.
         prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
         batch_size: how many are interpreted at once. None: as many as memory suggests.
@@ -94,9 +97,9 @@ def interpret_vectors(
     *,
     names: Sequence[str] | None = None,
     interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
-    insert_layer: int = 1,
+    insert_layer: InsertLayer | Sequence[int] = 1,
     replacing_mode: str = "normalized",
-    overlay_strength: float = 1.0,
+    overlay_strength: float | Sequence[float] = 1.0,
     max_new_tokens: int = 30,
     batch_size: int | None = None,
 ) -> Interpretations:

@@ -9,6 +9,7 @@ if not prepared.is_complete:
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ import transformers
 
 from .engine import InterpretationSettings, resolve_batch_size
 from .examples import Example, read_examples
+from .insert_layers import InsertLayer
 from .loading import Outline, load_weights, read_outline, resolve_device, resolve_dtype
 from .manifest import Manifest, OutputError, Position, package_fingerprint
 from .output import Found, check_output, inspect_output, open_output
@@ -52,9 +54,9 @@ class Request:
     tokens: str = "all"
     interpretation_prompts: tuple[str, ...] = ("describe",)
     """Built-in names or JSON files."""
-    insert_layer: int = 1
+    insert_layer: InsertLayer = 1
     replacing_mode: str = "normalized"
-    overlay_strength: float = 1.0
+    overlay_strength: float | tuple[float, ...] = 1.0
     max_new_tokens: int = 30
     prompt_output_tokens: int = 1
     batch_size: int | None = None
@@ -220,7 +222,7 @@ def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, 
         "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
         "layers": checked.layers.text,
         "tokens": checked.tokens.text,
-        **asdict(checked.settings),
+        **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
         "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",
         "dtype": str(dtype).removeprefix("torch."),

@@ -28,9 +28,8 @@ What was left out, judged by measured costs of token passes on a CPU with 64 to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,11 +38,13 @@ from torch import nn
 from .attention import OneQueryAttention
 from .cache import check_window, empty_cache, repeat_rows, select_rows
 from .families import decoder_layers
+from .insert_layers import SAME, InsertLayer, insert_layer_of
 from .logits import best_tokens, end_of_sequence_ids, input_device, next_logits
 from .memory import in_batches, rows_that_fit
 from .prompts import InterpretationPrompt
 from .relevancy import Text, plain_probabilities
-from .surgery import REPLACING_MODES, SurgeryPlan, plan_surgery, surgery
+from .replacing import REPLACING_MODES, has_norm
+from .surgery import SurgeryPlan, plan_surgery, surgery
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,33 @@ class Cell:
     """The hidden embedding, `[hidden]`, on any device and of any floating dtype."""
     prompt: InterpretationPrompt
     """Its placeholders are overwritten with the vector."""
+    insert_layer: InsertLayer | None = None
+    """At the input of which decoder layer; None: the settings'."""
 
 
 @dataclass(frozen=True)
 class InterpretationSettings:
     """How to interpret; the same for every cell of a run."""
 
-    insert_layer: int = 1
-    """The decoder layer at whose input the vector is inserted."""
+    insert_layer: InsertLayer = 1
+    """The decoder layer at whose input the vector is inserted; several: at each of them; "same": each cell's own."""
     replacing_mode: str = "normalized"
-    """`"normalized"` (blend with what was there) or `"addition"` (add to it)."""
-    overlay_strength: float = 1.0
-    """Weight of the vector."""
+    """How: one of `replacing.REPLACING_MODES`."""
+    overlay_strength: float | tuple[float, ...] = 1.0
+    """Weight of the vector; several: one per placeholder of the interpretation prompt."""
     max_new_tokens: int = 30
     """An interpretation ends here, or with its first end-of-sequence token."""
 
     def __post_init__(self) -> None:
-        if self.insert_layer < 0:
-            raise ValueError(f"insert_layer is {self.insert_layer}: count decoder layers from 0")
-        if self.replacing_mode not in REPLACING_MODES:
+        object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
+        if self.replacing_mode not in tuple(REPLACING_MODES):
             raise ValueError(f"replacing_mode is {self.replacing_mode!r}: use one of {', '.join(REPLACING_MODES)}")
-        strength = self.overlay_strength
-        if self.replacing_mode == "normalized" and not 0 <= strength <= 1:
-            raise ValueError(f"overlay_strength is {strength}: must be in [0, 1] for normalized; use addition for more")
-        if self.replacing_mode == "addition" and not 0 < strength < math.inf:
-            raise ValueError(f"overlay_strength is {strength}: must be finite and > 0 for addition")
+        given = self.overlay_strength
+        given = given.tolist() if isinstance(given, torch.Tensor) else given
+        object.__setattr__(self, "overlay_strength", tuple(given) if isinstance(given, Sequence) else given)
+        for strength in given if isinstance(given, Sequence) else [given]:
+            if problem := REPLACING_MODES[self.replacing_mode].strength_problem(strength):
+                raise ValueError(f"overlay_strength is {strength}: {problem}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}: at least one token is needed")
 
@@ -128,8 +131,8 @@ def interpret_chunk(
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
             check_window(model, len(prompt.input_ids) + settings.max_new_tokens)
             numbers = [number for number, cell in enumerate(cells) if cell.prompt == prompt]
-            vectors = [cells[number].vector.detach().to(model.dtype) for number in numbers]
-            done.update(zip(numbers, _interpret_vectors(model, prompt, vectors, settings, batch_size)))
+            same_prompt = [_resolved(cells[number], model.dtype, settings) for number in numbers]
+            done.update(zip(numbers, _interpret_cells(model, prompt, same_prompt, settings, batch_size)))
     return [done[number] for number in range(len(cells))]
 
 
@@ -147,16 +150,25 @@ def resolve_batch_size(
     return rows_that_fit(model, prompts, settings.max_new_tokens, memory=memory)
 
 
-def _interpret_vectors(
+def _resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -> Cell:
+    """The cell as the model takes it: its vector in the model's type, its own layer or the settings'."""
+    layer = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
+    if layer == SAME:
+        raise ValueError(f"insert_layer is {SAME}, and a cell does not say which layer it came from")
+    return replace(cell, vector=cell.vector.detach().to(dtype), insert_layer=layer)
+
+
+def _interpret_cells(
     model: nn.Module,
     prompt: InterpretationPrompt,
-    vectors: Sequence[torch.Tensor],
+    cells: Sequence[Cell],
     settings: InterpretationSettings,
     batch_size: int,
 ) -> list[Interpretation]:
-    """Vectors `[hidden]` under one interpretation prompt. Equal ones are interpreted once: layer 0 repeats tokens."""
-    keys = [bytes(vector.cpu().contiguous().view(torch.uint8).numpy()) for vector in vectors]
-    distinct = {key: vector for key, vector in zip(keys, vectors) if torch.isfinite(vector).all()}
+    """Cells of one interpretation prompt. Equal ones are interpreted once: layer 0 repeats tokens."""
+    keys = [(bytes(cell.vector.cpu().contiguous().view(torch.uint8).numpy()), cell.insert_layer) for cell in cells]
+    problems = {key: _problem(cell.vector, settings) for key, cell in zip(keys, cells)}
+    distinct = {key: cell for key, cell in zip(keys, cells) if problems[key] is None}
     shared = _read_shared_part(model, prompt)
     said = in_batches(
         lambda batch: _decode(model, prompt, batch, settings, shared), list(distinct.values()), batch_size
@@ -164,8 +176,16 @@ def _interpret_vectors(
     texts = [tuple(continuation.token_ids) for continuation in said if continuation.status == "ok"]
     plain = plain_probabilities(model, prompt.input_ids, texts, batch_size=batch_size)
     results = {key: _interpretation(continuation, plain) for key, continuation in zip(distinct, said)}
-    not_finite = Interpretation((), (), (), f"the vector has NaN or infinity in {model.dtype}")
-    return [results.get(key, not_finite) for key in keys]
+    return [results[key] if key in results else Interpretation((), (), (), str(problems[key])) for key in keys]
+
+
+def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | None:
+    """Why a vector cannot be inserted."""
+    if not torch.isfinite(vector).all():
+        return f"the vector has NaN or infinity in {vector.dtype}"
+    if REPLACING_MODES[settings.replacing_mode].matches_norm and not has_norm(vector):
+        return f"the vector is zero, or its norm out of range in {vector.dtype}: no direction to scale"
+    return None
 
 
 def _interpretation(said: _Continuation, plain: Mapping[Text, Sequence[float]]) -> Interpretation:
@@ -189,18 +209,18 @@ def _read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
 def _decode(
     model: nn.Module,
     prompt: InterpretationPrompt,
-    vectors: Sequence[torch.Tensor],
+    cells: Sequence[Cell],
     settings: InterpretationSettings,
     shared: Any,
 ) -> list[_Continuation]:
     """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave."""
     device = input_device(model)
     ends = end_of_sequence_ids(model)
-    said = [_Continuation() for _ in vectors]
+    said = [_Continuation() for _ in cells]
     rows = said
     cache = empty_cache(model) if shared is None else repeat_rows(shared, len(rows))
     rest = prompt.input_ids[min(prompt.insert_locations) :]
-    with surgery(model, _plan(model, prompt, vectors, settings)):
+    with surgery(model, _plan(model, prompt, cells, settings)):
         logits, cache = next_logits(model, torch.tensor([rest] * len(rows), device=device), cache)
     for step in range(settings.max_new_tokens):
         tokens, probabilities = best_tokens(logits)
@@ -223,19 +243,21 @@ def _decode(
 
 
 def _plan(
-    model: nn.Module,
-    prompt: InterpretationPrompt,
-    vectors: Sequence[torch.Tensor],
-    settings: InterpretationSettings,
+    model: nn.Module, prompt: InterpretationPrompt, cells: Sequence[Cell], settings: InterpretationSettings
 ) -> SurgeryPlan | None:
     """Every row's vector at all placeholders of the prompt; what comes before the first is in the cache."""
     locations = list(prompt.insert_locations)
     options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(
-        [{settings.insert_layer: (locations, vector.expand(1, len(locations), -1)), **options} for vector in vectors],
+        [_insert_info(cell, locations) | options for cell in cells],
         n_layers=len(decoder_layers(model)),
-        hidden_size=vectors[0].shape[-1],
-        batch_size=len(vectors),
+        hidden_size=cells[0].vector.shape[-1],
+        batch_size=len(cells),
         prompt_length=len(prompt.input_ids),
         cached_length=locations[0],
     )
+
+
+def _insert_info(cell: Cell, locations: list[int]) -> dict[Any, Any]:
+    layers = cell.insert_layer if isinstance(cell.insert_layer, tuple) else (cell.insert_layer,)
+    return {layer: (locations, cell.vector.expand(1, len(locations), -1)) for layer in layers}

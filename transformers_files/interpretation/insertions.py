@@ -3,27 +3,28 @@
 ``insert_info`` is a list with one dict per row of the batch; an empty dict leaves its row alone:
 
     {layer: (insert_locations, embedding),      # embedding [1, len(insert_locations), hidden]; any number of layers
-     "replacing_mode": "normalized",            # or "addition"
-     "overlay_strength": 1.0}                   # s: in [0, 1] for normalized, > 0 for addition
+     "replacing_mode": "normalized",            # one of those that `replacing` defines
+     "overlay_strength": 1.0}                   # s; or one per insert location; or either of them by layer: {layer: …}
 
-At the input of the layer, at each location: ``new = s * embedding + keep * old``, where ``keep`` is ``1 - s`` for
-normalized and 1 for addition.
+At the input of the layer, at each location: ``new = s * scale * embedding + keep * old``; `replacing` says what scale
+and keep are in each mode.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import operator
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-REPLACING_MODES = ("normalized", "addition")
+from .positions import Prompt, positions_of
+from .replacing import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
+
 OPTIONS = ("replacing_mode", "overlay_strength")
 IGNORED_PREFIX = "retrieve_"
 
@@ -42,13 +43,16 @@ class LayerInsertion:
     """[n]: the factor of the inserted embedding"""
     keep: Tensor
     """[n]: the factor of the hidden state that was there"""
+    norm_matched: Tensor
+    """[n], bool, on the CPU: whether the embedding is scaled to the norm of the hidden state that was there"""
 
     def __post_init__(self) -> None:
         n = self.rows.shape[0]
-        flat = (self.rows, self.positions, self.strength, self.keep)
+        flat = (self.rows, self.positions, self.strength, self.keep, self.norm_matched)
         if n == 0 or any(tensor.shape != (n,) for tensor in flat) or self.vectors.ndim != 2 or len(self.vectors) != n:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (*flat, self.vectors))
-            raise ValueError(f"rows, positions, strength, keep [n] and vectors [n, hidden] do not fit: {shapes}")
+            names = "rows, positions, strength, keep, norm_matched [n] and vectors [n, hidden]"
+            raise ValueError(f"{names} do not fit: {shapes}")
 
 
 @dataclass(frozen=True)
@@ -69,37 +73,15 @@ class SurgeryPlan:
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    """What the positions of `insert_info` are checked against."""
+class _Part:
+    """What one row inserts at one layer, checked."""
 
-    length: int
-    """columns of the prompt, those already in the cache included"""
-    cached: int
-    """columns already in the cache"""
-    mask: Tensor | None
-    """[batch, columns], on the CPU: False where the attention mask hides a column; aligned to the right"""
-
-    def column(self, row: int, position: int) -> int:
-        """The absolute column of a position; raises `ValueError` with the reason where nothing can be inserted."""
-        column = position + self.length if position < 0 else position
-        if not 0 <= column < self.length:
-            raise ValueError(
-                f"outside the prompt of {self.length} tokens; give 0 to {self.length - 1}, or -{self.length} to -1 "
-                "counted from its end"
-            )
-        if column < self.cached:
-            raise ValueError(
-                f"already in the key/value cache, which holds {self.cached} tokens; insert where the cache is made, or "
-                "at a later position"
-            )
-        if self.mask is not None:
-            seen = column - max(0, self.length - self.mask.shape[1])
-            if seen >= 0 and not self.mask[row, seen]:
-                raise ValueError(
-                    "masked by the attention mask (padding); left padding counts, so add its width to the position, "
-                    "or count from the prompt's end"
-                )
-        return column
+    row: int
+    columns: list[int]
+    vectors: Tensor
+    """[len(columns), hidden]"""
+    strengths: list[float]
+    mode: ReplacingMode
 
 
 def plan_surgery(
@@ -133,21 +115,24 @@ def plan_surgery(
             "for a row to leave alone"
         )
     mask = attention_mask.bool().cpu() if attention_mask is not None and attention_mask.ndim == 2 else None
-    prompt = _Prompt(prompt_length, cached_length, mask)
-    parts: dict[int, list[tuple[int, list[int], Tensor, float, float]]] = {}
+    prompt = Prompt(prompt_length, cached_length, mask)
+    parts: dict[int, list[_Part]] = {}
     for row, info in enumerate(insert_info):
         try:
             layers = _layers_of(info, n_layers)
             if not layers:
                 continue
-            strength, keep = _factors(info)
+            mode, strengths = _mode_and_strengths(info, layers)
             for layer, entry in layers.items():
                 try:
-                    columns, vectors = _entry(entry, row, prompt, hidden_size, dtype)
+                    positions, vectors = _entry(entry, hidden_size)
+                    columns, factors = prompt.columns(row, positions), strengths_at(strengths[layer], len(positions))
+                    part = _Part(row, columns, vectors, factors, mode)
+                    _check(part, positions, dtype)
                 except ValueError as error:
                     raise ValueError(f"layer {layer}, {error}") from None
-                if columns:
-                    parts.setdefault(layer, []).append((row, columns, vectors, strength, keep))
+                if positions:
+                    parts.setdefault(layer, []).append(part)
         except ValueError as error:
             raise ValueError(f"insert_info, row {row}: {error}") from None
     if not parts:
@@ -187,37 +172,25 @@ def _check_option(key: str) -> None:
     raise ValueError(f"unknown key {reprlib.repr(key)}{_suggestion(key, OPTIONS)}; {known}")
 
 
-def _factors(info: Mapping[Any, Any]) -> tuple[float, float]:
-    """(s, keep) of one row."""
+def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple[ReplacingMode, dict[int, Any]]:
+    """The mode of one row, and what it says about the strength at each layer."""
     for option in OPTIONS:
         if option not in info:
             raise ValueError(f"{option} is missing; it is required wherever a layer is given")
-    mode, given = info["replacing_mode"], info["overlay_strength"]
-    if mode not in REPLACING_MODES:
+    name = info["replacing_mode"]
+    if not isinstance(name, str) or name not in REPLACING_MODES:
         raise ValueError(
-            f"unknown replacing_mode {reprlib.repr(mode)}{_suggestion(str(mode), REPLACING_MODES)}; known are "
+            f"unknown replacing_mode {reprlib.repr(name)}{_suggestion(str(name), REPLACING_MODES)}; known are "
             f"{_listed(REPLACING_MODES)}"
         )
-    try:
-        strength = float(given)
-    except (TypeError, ValueError):
-        raise ValueError(f"overlay_strength must be a number, not {reprlib.repr(given)}") from None
-    if mode == "normalized":
-        if not 0 <= strength <= 1:
-            raise ValueError(f"overlay_strength {strength} must be in [0, 1] for normalized; use addition for more")
-        return strength, 1 - strength
-    if not 0 < strength < math.inf:
-        raise ValueError(f"overlay_strength {strength} must be finite and > 0 for addition")
-    return strength, 1.0
+    return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
 
 
-def _entry(
-    entry: Any, row: int, prompt: _Prompt, hidden_size: int, dtype: torch.dtype | None
-) -> tuple[list[int], Tensor]:
-    """The columns and vectors [n, hidden] of one (row, layer)."""
+def _entry(entry: Any, hidden_size: int) -> tuple[list[int], Tensor]:
+    """The positions and vectors [n, hidden] of one (row, layer)."""
     if not isinstance(entry, (tuple, list)) or len(entry) != 2:
         raise ValueError(f"a {type(entry).__name__} where (insert_locations, embedding) is needed")
-    positions = _positions(entry[0])
+    positions = positions_of(entry[0])
     embedding = entry[1]
     if not isinstance(embedding, Tensor) or not embedding.is_floating_point():
         found = f"a tensor of {embedding.dtype}" if isinstance(embedding, Tensor) else f"a {type(embedding).__name__}"
@@ -228,54 +201,52 @@ def _entry(
             f"positions {positions}: the embedding has shape {list(embedding.shape)} and must have {list(wanted)}: "
             "[1, number of insert locations, hidden size]"
         )
-    columns: dict[int, int] = {}
-    for index, position in enumerate(positions):
-        try:
-            column = prompt.column(row, position)
-            if column in columns:
-                raise ValueError("given twice; give each position once")
-            columns[column] = index
-        except ValueError as error:
-            raise ValueError(f"position {position}: {error}") from None
-    finite = torch.isfinite(embedding.detach() if dtype is None else embedding.detach().to(dtype)).all(dim=-1)[0]
+    return positions, embedding[0]
+
+
+def _check(part: _Part, positions: Sequence[int], dtype: torch.dtype | None) -> None:
+    """Raise for the first strength out of range, and for the first embedding that cannot go in as the model's type."""
+    for position, strength in zip(positions, part.strengths):
+        if problem := part.mode.strength_problem(strength):
+            raise ValueError(f"position {position}: overlay_strength {strength} {problem}")
+    vectors, where = part.vectors.detach(), "" if dtype is None else f" in {dtype}"
+    vectors = vectors if dtype is None else vectors.to(dtype)
+    finite = torch.isfinite(vectors).all(dim=-1)
     if not bool(finite.all()):
-        position = positions[int((~finite).nonzero()[0])]
+        position = positions[_first_false(finite)]
         raise ValueError(
-            f"position {position}: the embedding holds NaN or infinity"
-            f"{'' if dtype is None else f' in {dtype}'}; check where it comes from"
+            f"position {position}: the embedding holds NaN or infinity{where}; check where it comes from"
         )
-    return list(columns), embedding[0]
+    if part.mode.matches_norm and not bool((scalable := has_norm(vectors)).all()):
+        raise ValueError(
+            f"position {positions[_first_false(scalable)]}: the embedding is zero, or its norm out of range{where}; "
+            f"{part.mode.name} needs a direction to scale"
+        )
 
 
-def _positions(locations: Any) -> list[int]:
-    if isinstance(locations, Tensor):
-        locations = locations.tolist()
-    try:
-        return [operator.index(location) for location in locations]
-    except TypeError:
-        raise ValueError(f"the insert locations must be a list of integers, not {reprlib.repr(locations)}") from None
+def _first_false(flags: Tensor) -> int:
+    return int((~flags).nonzero()[0])
 
 
-def _stack(parts: list[tuple[int, list[int], Tensor, float, float]]) -> LayerInsertion:
-    counts = torch.tensor([len(columns) for _, columns, *_ in parts])
-    device = parts[0][2].device  # embeddings captured under a device map lie on several devices
-
-    def per_part(values: list[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).repeat_interleave(counts)
-
+def _stack(parts: list[_Part]) -> LayerInsertion:
+    counts = torch.tensor([len(part.columns) for part in parts])
+    device = parts[0].vectors.device  # embeddings captured under a device map lie on several devices
+    strengths = [(part.mode, strength) for part in parts for strength in part.strengths]
     return LayerInsertion(
-        rows=per_part([row for row, *_ in parts], torch.long),
-        positions=torch.tensor([column for _, columns, *_ in parts for column in columns]),
-        vectors=torch.cat([vectors.to(device) for _, _, vectors, *_ in parts]),
-        strength=per_part([strength for *_, strength, _ in parts], torch.float64),
-        keep=per_part([keep for *_, keep in parts], torch.float64),
+        rows=torch.tensor([part.row for part in parts]).repeat_interleave(counts),
+        positions=torch.tensor([column for part in parts for column in part.columns]),
+        vectors=torch.cat([part.vectors.to(device) for part in parts]),
+        strength=torch.tensor([strength for _, strength in strengths], dtype=torch.float64),
+        keep=torch.tensor([mode.keep(strength) for mode, strength in strengths], dtype=torch.float64),
+        norm_matched=torch.tensor([mode.matches_norm for mode, _ in strengths]),
     )
 
 
-def _suggestion(word: str, known: Sequence[str]) -> str:
+def _suggestion(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(words)
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}"

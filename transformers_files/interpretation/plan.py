@@ -20,6 +20,7 @@ from torch import nn
 from .engine import InterpretationSettings
 from .examples import Example
 from .families import decoder, decoder_layers
+from .insert_layers import SAME
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, encode_prompt, user_turn
 from .selection import Selection
 
@@ -152,6 +153,11 @@ def make_plan(
         chosen = layers.resolve(limits.n_layers + 1)
     except ValueError as error:
         problems.append(f"layers: {error}")
+    if settings.insert_layer == SAME and limits.n_layers in chosen:
+        problems.append(
+            f"insert layer {SAME}: hidden state {limits.n_layers} comes after the last decoder layer, so it is no "
+            f'layer\'s input; choose among layers ":{limits.n_layers}"'
+        )
     built = _build(tokenizer, prompts, limits, settings, problems)
     sources = tuple(_source(tokenizer, example, tokens, prompt_output_tokens, limits, problems) for example in examples)
     if problems:
@@ -165,8 +171,10 @@ def build_prompts(
     limits: Limits,
     settings: InterpretationSettings,
 ) -> tuple[InterpretationPrompt, ...]:
-    """The interpretation prompts in this tokenizer's tokens. Raises PlanError with all problems."""
+    """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems."""
     problems: list[str] = []
+    if settings.insert_layer == SAME:
+        problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
     built = _build(tokenizer, prompts, limits, settings, problems)
     if problems:
         raise PlanError(problems)
@@ -180,8 +188,10 @@ def _build(
     settings: InterpretationSettings,
     problems: list[str],
 ) -> tuple[InterpretationPrompt, ...]:
-    if settings.insert_layer >= limits.n_layers:
-        problems.append(f"insert layer {settings.insert_layer} is out of range: 0 to {limits.n_layers - 1}")
+    layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
+    for layer in layers:
+        if layer != SAME and layer >= limits.n_layers:
+            problems.append(f"insert layer {layer} is out of range: 0 to {limits.n_layers - 1}")
     built: list[InterpretationPrompt] = []
     for prompt in prompts:
         try:
@@ -191,6 +201,12 @@ def _build(
             continue
         found = limits.problems(prompt.input_ids, settings.max_new_tokens)
         problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
+        places, strengths = len(prompt.insert_locations), settings.overlay_strength
+        if isinstance(strengths, tuple) and len(strengths) != places:
+            problems.append(
+                f'interpretation prompt "{prompt.name}" has {places} placeholders and overlay_strength '
+                f"{len(strengths)} numbers; give one number for all, or one per placeholder"
+            )
         if prompt.name in (other.name for other in built):
             problems.append(f'two interpretation prompts are named "{prompt.name}"; their rows could not be told apart')
         built.append(prompt)

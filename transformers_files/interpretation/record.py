@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .insert_layers import InsertLayer
+
 COLUMNS = (
     "name",
     "category",
@@ -63,7 +65,8 @@ class Record:
     """Probability of each token with the embedding."""
     token_source: str
     """"prompt", "output" (the model generated the token) or "vector"."""
-    insert_layer: int
+    insert_layer: InsertLayer
+    """Decoder layer, or layers, at whose input it went in; "same": `layer_idx`."""
     status: str = OK
     """"ok", or what went wrong."""
     answer: str | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from .engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from .insert_layers import SAME
 from .plan import Address, Plan, Source
 from .prompts import InterpretationPrompt
 from .reading import Reading
@@ -46,7 +47,8 @@ class Job:
             reading = self._read(address.source)
             if reading.has(address.token):
                 vector = reading.vector(address.layer, address.token)
-                found.append((address, reading, Cell(vector, address.prompt)))
+                layer = address.layer if self._settings.insert_layer == SAME else None
+                found.append((address, reading, Cell(vector, address.prompt, layer)))
         cells = [cell for _, _, cell in found]
         interpretations = interpret_chunk(self._model, cells, self._settings, batch_size=self.batch_size)
         return [

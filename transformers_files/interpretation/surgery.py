@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder, decoder_layers
-from .insertions import REPLACING_MODES, LayerInsertion, SurgeryPlan, plan_surgery
+from .insertions import LayerInsertion, SurgeryPlan, plan_surgery
+from .replacing import norms
 
-__all__ = ["REPLACING_MODES", "LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
+__all__ = ["LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
 
 RECURRENT_STATES = ("cache_params", "state", "mems")
 
@@ -171,8 +172,17 @@ def _write(hidden: Tensor, at: LayerInsertion, here: Tensor, offset: int, copies
         for factor in (at.strength, at.keep)
     )
     vectors = at.vectors[here.to(at.vectors.device)].repeat_interleave(copies, dim=0).to(hidden.device, hidden.dtype)
-    kept = torch.where(keep == 0, 0.0, keep * hidden[where].to(exact))  # 0 · infinity would be NaN
-    return hidden.index_put(where, (strength * vectors.to(exact) + kept).to(hidden.dtype))
+    old, vectors = hidden[where].to(exact), vectors.to(exact)
+    matched = at.norm_matched[here].repeat_interleave(copies)
+    if bool(matched.any()):
+        strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
+    kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
+    return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
+
+
+def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
+    """‖old‖ / ‖vector‖ [n, 1] where `matched` [n, 1], else 1, without a gradient that is NaN where a vector is zero."""
+    return torch.where(matched, norms(old) / norms(torch.where(matched, vectors, 1.0)), 1.0)
 
 
 def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .insert_layers import insert_layer_of, insert_layer_text
 from .record import COLUMNS, OK, Record
 
 _FIELDS = {column: column.replace(" ", "_") for column in COLUMNS}
-_INTEGERS = ("layer_idx", "token_idx", "insert_layer")
+_INTEGERS = ("layer_idx", "token_idx")
 _LISTS: dict[str, tuple[str, tuple[type, ...]]] = {
     "prompt_token_list": ("strings", (str,)),
     "interpretation": ("token ids", (int,)),
@@ -61,6 +62,8 @@ def table_row(record: Record) -> Iterator[Any]:
         value = getattr(record, name)
         if column in _NUMBER_LISTS:
             yield [_rounded(number) for number in value] if record.status == OK else None
+        elif column == "insert_layer":
+            yield value if isinstance(value, int) else insert_layer_text(value)
         else:
             yield list(value) if column in _LISTS else value
 
@@ -150,6 +153,8 @@ def _record(header: Sequence[str], row: Sequence[str], read_lists: dict[str, tup
             if column not in _NUMBER_LISTS and cell not in read_lists:
                 read_lists[cell] = _list(column, cell)
             values[name] = _list(column, cell) if column in _NUMBER_LISTS else read_lists[cell]
+        elif column == "insert_layer":
+            values[name] = insert_layer_of(cell)
         elif column in _INTEGERS:
             values[name] = None if column == "layer_idx" and cell == "" else _integer(column, cell)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from ..insert_layers import insert_layer_text
 from ..results import Record
 from .strings import inert, readable_tokens, visible
 
@@ -29,7 +30,8 @@ class Reading:
 
     label: str
     prompt: str
-    insert_layer: int
+    insert_layer: str
+    """1, or 1,3, or same."""
     records: dict[tuple[int | None, int], Record]
     """(layer_idx, token_idx) → the record of that cell. Cells that were not computed are absent."""
 
@@ -98,9 +100,9 @@ def _mean(numbers: Sequence[float | None] | None) -> float | None:
 
 def _example(records: list[Record]) -> Example:
     first = records[0]
-    readings: dict[tuple[str, str, int], dict[tuple[int | None, int], Record]] = {}
+    readings: dict[tuple[str, str, str], dict[tuple[int | None, int], Record]] = {}
     for record in records:
-        key = (record.repeat_prompt_name, record.repeat_prompt, record.insert_layer)
+        key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer))
         readings.setdefault(key, {})[record.layer_idx, record.token_idx] = record
     return Example(
         name=first.name,
@@ -134,7 +136,7 @@ def _column_text(record: Record, token: str) -> str:
     return inert(record.current_token) if record.token_source == "vector" else visible(token)
 
 
-def _label(key: tuple[str, str, int], keys: list[tuple[str, str, int]]) -> str:
+def _label(key: tuple[str, str, str], keys: list[tuple[str, str, str]]) -> str:
     """The prompt's name, with the insert layer where the name alone would not tell two readings apart."""
     name, _, insert_layer = key
     same_name = [other for other in keys if other[0] == name]

@@ -1,0 +1,68 @@
+"""Where an embedding goes in: positions as `insert_info` gives them → columns of the prompt."""
+
+from __future__ import annotations
+
+import operator
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What positions are checked against."""
+
+    length: int
+    """columns of the prompt, those already in the cache included"""
+    cached: int
+    """columns already in the cache"""
+    mask: Tensor | None
+    """[batch, columns], on the CPU: False where the attention mask hides a column; aligned to the right"""
+
+    def column(self, row: int, position: int) -> int:
+        """The absolute column of a position; raises `ValueError` with the reason where nothing can be inserted."""
+        column = position + self.length if position < 0 else position
+        if not 0 <= column < self.length:
+            raise ValueError(
+                f"outside the prompt of {self.length} tokens; give 0 to {self.length - 1}, or -{self.length} to -1 "
+                "counted from its end"
+            )
+        if column < self.cached:
+            raise ValueError(
+                f"already in the key/value cache, which holds {self.cached} tokens; insert where the cache is made, or "
+                "at a later position"
+            )
+        if self.mask is not None:
+            seen = column - max(0, self.length - self.mask.shape[1])
+            if seen >= 0 and not self.mask[row, seen]:
+                raise ValueError(
+                    "masked by the attention mask (padding); left padding counts, so add its width to the position, "
+                    "or count from the prompt's end"
+                )
+        return column
+
+    def columns(self, row: int, positions: Sequence[int]) -> list[int]:
+        """The absolute columns of several positions; raises `ValueError` that names the one that cannot be."""
+        columns: dict[int, None] = {}
+        for position in positions:
+            try:
+                column = self.column(row, position)
+                if column in columns:
+                    raise ValueError("given twice; give each position once")
+            except ValueError as error:
+                raise ValueError(f"position {position}: {error}") from None
+            columns[column] = None
+        return list(columns)
+
+
+def positions_of(locations: Any) -> list[int]:
+    """The insert locations as integers, whatever sequence they come in."""
+    if isinstance(locations, Tensor):
+        locations = locations.tolist()
+    try:
+        return [operator.index(location) for location in locations]
+    except TypeError:
+        raise ValueError(f"the insert locations must be a list of integers, not {reprlib.repr(locations)}") from None
