@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
 STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
-REPORT_ROWS = 50_000
-"""A table of more rows gets no report unless it is asked for."""
 REPORT_MARK = b"transformers.interpretation.report"
 
 
@@ -270,25 +268,25 @@ class Display:
 
         `again`: the table was finished earlier, so a report that is there already stays.
         """
-        from transformers.interpretation import read_csv
+        from transformers.interpretation.portion import Examples, read_example, read_portion
 
-        rows = prepared.plan.n_cells
-        page = not self.no_report and (self.report is not None or rows <= REPORT_ROWS)
-        write = page and not (again and self.report is None and self.page.exists())
-        if write or self.show is not None:
-            results = read_csv(self.output).with_token_texts(prepared.outline.tokenizer)
-        if write:
+        tokenizer = prepared.outline.tokenizer
+        if not self.no_report and not (again and self.report is None and self.page.exists()):
             from transformers.interpretation.report import write_page
 
+            portion = read_portion(self.output)
             temporary = self.page.with_name(self.page.name + ".tmp")
             self.page.parent.mkdir(parents=True, exist_ok=True)
-            write_page(results, temporary, title=f"Interpretations of {Path(prepared.outline.name).name}")
+            title = f"Interpretations of {Path(prepared.outline.name).name}"
+            write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
             temporary.replace(self.page)
         if self.show is not None:
             from transformers.interpretation.report import show
 
-            show(results, example=self.show or None)
-        return f"{self.output} (report: {self.page})" if page else str(self.output)
+            first = Examples(0, 1)
+            results = read_example(self.output, self.show) if self.show else read_portion(self.output, first).records
+            show(results.with_token_texts(tokenizer))
+        return str(self.output) if self.no_report else f"{self.output} (report: {self.page})"
 
 
 @dataclass(frozen=True)

@@ -405,6 +405,21 @@ def test_the_command_writes_a_page_beside_the_csv(csv, capsys):
     assert capsys.readouterr().out == f"{len(RECORDS)} interpretations in {csv.with_suffix('.html')}\n"
 
 
+def test_of_a_large_table_a_part_is_shown_and_said_to_be_one(csv, capsys):
+    Interpretations(RECORDS).to_csv(csv)
+    assert main([str(csv), "--cells", str(len(RECORDS) - 1)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    html = csv.with_suffix(".html").read_text(encoding="utf-8")
+    assert [example["name"] for example in data_of(html)["examples"]] == ["fact_1"]
+    assert told[1].startswith("Shown are ") and told[1].endswith("interpretations.csv --examples 1:")
+    assert f'<p class="sum part">{told[1]}</p>' in html
+    assert main([str(csv), "--examples", "1:"]) == 0
+    html = csv.with_suffix(".html").read_text(encoding="utf-8")
+    assert [example["name"] for example in data_of(html)["examples"]] == ["fact_2"]
+    assert main([str(csv)]) == 0
+    assert 'class="sum part"' not in csv.with_suffix(".html").read_text(encoding="utf-8")
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_the_command_writes_what_it_is_asked_for(csv, tmp_path, capsys):
     figure, page_file = tmp_path / "grid.png", tmp_path / "other.html"
@@ -422,6 +437,9 @@ def test_the_command_writes_what_it_is_asked_for(csv, tmp_path, capsys):
         ("a,b\n1,2\n", [], "not a file of interpretations"),
         ("the header alone", [], "has no interpretations"),
         ("good", ["--show", "nobody"], "no example 'nobody'"),
+        ("good", ["--examples", "x"], "no range of examples"),
+        ("good", ["--examples", "9:"], "has no interpretations of such examples"),
+        ("good", ["--cells", "0"], "cells is 0"),
         ("good", ["-o", "no/such/folder/page.html"], "No such file or directory"),
         ("good", ["--grid-figure", "grid.nonsense"], "nonsense"),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .record import COLUMNS, OK, Record, token_pieces
-from .table import ResultsError, csv_header, csv_rows, read_records, table_row
+from .table import CsvTable, ResultsError, csv_header, csv_rows, table_row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,4 +85,4 @@ def read_csv(path: str | Path) -> Interpretations:
 
     Raises ResultsError with every problem (the first 20) and its line.
     """
-    return Interpretations(read_records(path))
+    return Interpretations(CsvTable(path))

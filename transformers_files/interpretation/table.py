@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,17 +69,32 @@ def table_row(record: Record) -> Iterator[Any]:
             yield list(value) if column in _LISTS else value
 
 
-def read_records(path: str | Path) -> list[Record]:
-    """The records of a CSV with (at least) the columns of `COLUMNS`, in any order; see `results.read_csv`."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file, _long_fields():
-            return _read(path, csv.reader(file, strict=True))
-    except UnicodeDecodeError as error:
-        raise ResultsError(path, [f"not UTF-8: {error.reason}"]) from None
-    except ResultsError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise ResultsError(path, [f"cannot read: {getattr(error, 'strerror', None) or error}"]) from None
+class CsvTable:
+    """The records of a CSV with (at least) the columns of `COLUMNS`, in any order, read one row at a time.
+
+    Iterating raises ResultsError instead of the first row that is wrong, with the next problems beyond it (20 at most).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.share = 0.0
+        """How much of the file has been read, from 0 to 1."""
+
+    def __iter__(self) -> Iterator[Record]:
+        try:
+            with open(self.path, encoding="utf-8-sig", newline="") as file, _long_fields():
+                size = max(1, os.fstat(file.fileno()).st_size)
+                for record in _read(self.path, csv.reader(file, strict=True)):
+                    self.share = file.buffer.tell() / size
+                    yield record
+                self.share = 1.0
+        except UnicodeDecodeError as error:
+            raise ResultsError(self.path, [f"not UTF-8: {error.reason}"]) from None
+        except ResultsError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+            problem = f"cannot read: {getattr(error, 'strerror', None) or error}"
+            raise ResultsError(self.path, [problem]) from None
 
 
 def _rounded(number: float | None) -> float | int | None:
@@ -110,18 +126,19 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read(path: str | Path, reader: Any) -> list[Record]:
+def _read(path: str | Path, reader: Any) -> Iterator[Record]:
     problems: list[str] = []
-    records: list[Record] = []
     line = 1
     try:
         header = next(reader, [])
         problems += _header_problems(header)
         if not problems:
-            read_lists: dict[str, tuple] = {}  # every row of an example repeats its token list
+            before: dict[str, tuple[str, Any]] = {}  # every row of an example repeats its prompt and token list
             for row in reader:
                 try:
-                    records.append(_record(header, row, read_lists))
+                    record = _record(header, row, before)
+                    if not problems:
+                        yield record
                 except ValueError as error:
                     problems.append(f"line {line + 1}: {error}")
                     if len(problems) > _SHOWN_PROBLEMS:
@@ -132,7 +149,6 @@ def _read(path: str | Path, reader: Any) -> list[Record]:
     if problems:
         rest = ["and more problems"] if len(problems) > _SHOWN_PROBLEMS else []
         raise ResultsError(path, problems[:_SHOWN_PROBLEMS] + rest)
-    return records
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:
@@ -142,23 +158,24 @@ def _header_problems(header: Sequence[str]) -> list[str]:
     return problems + [f"column {column} is there twice" for column in twice]
 
 
-def _record(header: Sequence[str], row: Sequence[str], read_lists: dict[str, tuple]) -> Record:
+def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[str, Any]]) -> Record:
+    """The record of a row. `before`: texts and token lists of the row before, which are shared where they are equal."""
     if len(row) != len(header):
         raise ValueError(f"{len(row)} cells where the header has {len(header)}")
     cells = dict(zip(header, row))
     values: dict[str, Any] = {}
     for column, name in _FIELDS.items():
         cell = cells[column]
-        if column in _LISTS:
-            if column not in _NUMBER_LISTS and cell not in read_lists:
-                read_lists[cell] = _list(column, cell)
-            values[name] = _list(column, cell) if column in _NUMBER_LISTS else read_lists[cell]
+        if column in _NUMBER_LISTS:
+            values[name] = _list(column, cell)
         elif column == "insert_layer":
             values[name] = insert_layer_of(cell)
         elif column in _INTEGERS:
             values[name] = None if column == "layer_idx" and cell == "" else _integer(column, cell)
         else:
-            values[name] = cell
+            if column not in before or before[column][0] != cell:
+                before[column] = (cell, _list(column, cell) if column in _LISTS else cell)
+            values[name] = before[column][1]
     values["answer"] = values["answer"] or None
     record = Record(**values)
     lengths = {len(getattr(record, column)) for column in _NUMBER_LISTS}

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..results import Interpretations, ResultsError, read_csv
+from ..portion import MOST_CELLS, Examples, Portion, read_example, read_portion
+from ..results import Interpretations, ResultsError
 from . import answers_figure, grid_figure, show, write_page
 
 
@@ -16,21 +17,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     page = settings.output or settings.csv.with_suffix(".html")
     try:
-        results = _with_token_texts(read_csv(settings.csv), settings.csv)
-        if len(results) == 0:
-            raise ValueError(f"{settings.csv} has no interpretations")
         if settings.show is not None:
-            show(results, example=settings.show or None)
+            show(_with_token_texts(_shown(settings), settings.csv))
+        if not (settings.output or settings.grid_figure or settings.answers_figure or settings.show is None):
+            return 0
+        portion = _portion(settings)
+        results = _with_token_texts(portion.records, settings.csv)
         for draw, path in ((grid_figure, settings.grid_figure), (answers_figure, settings.answers_figure)):
             if path:
                 _save(draw, results, path)
-        if settings.output or not (settings.show is not None or settings.grid_figure or settings.answers_figure):
-            write_page(results, page, title=settings.csv.name)
+        if settings.output or not (settings.grid_figure or settings.answers_figure):
+            write_page(results, page, title=settings.csv.name, note=portion.note)
             print(f"{len(results):,} interpretations in {page}")
+        if portion.note:
+            print(portion.note)
     except (ResultsError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _portion(settings: argparse.Namespace) -> Portion:
+    """What pages and figures show. Raises ValueError if that is nothing."""
+    if settings.cells < 1:
+        raise ValueError(f"cells is {settings.cells}: it must be at least 1")
+    examples = Examples.read(settings.examples) if settings.examples else Examples()
+    portion = read_portion(settings.csv, examples, most_cells=settings.cells)
+    if len(portion.records) == 0:
+        raise ValueError(f"{settings.csv} has no interpretations" + (" of such examples" if portion.note else ""))
+    return portion
+
+
+def _shown(settings: argparse.Namespace) -> Interpretations:
+    """What is printed: the example that is named, else the first of those chosen."""
+    return read_example(settings.csv, settings.show) if settings.show else _portion(settings).records
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--show", nargs="?", const="", metavar="NAME", help="print the grid of one example (or the first)"
     )
+    parser.add_argument(
+        "--examples", metavar="RANGE", help="of the file's examples, from 0: 20:40, 40:, or ::100 for every hundredth"
+    )
+    parser.add_argument("--cells", type=int, default=MOST_CELLS, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument("--grid-figure", type=Path, metavar="FILE", help="the first grid as .png, .svg or .pdf")
     parser.add_argument("--answers-figure", type=Path, metavar="FILE", help="answers named, by layer, likewise")
     return parser

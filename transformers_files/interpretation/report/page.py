@@ -25,14 +25,18 @@ _NOTEBOOK_CELLS = 4000
 _NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def page(records: Sequence[Record], *, title: str = "Interpretations") -> str:
-    """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens."""
+def page(records: Sequence[Record], *, title: str = "Interpretations", note: str | None = None) -> str:
+    """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens.
+
+    note: what the reader should know of the records as a whole, such as how many there are beside them.
+    """
     examples = examples_of(records)
     style = _palette_style() + _read("page.css")
     script = "".join(_read(name) for name in ("cells.js", "grid.js", "page.js"))
     return _render(
         "page.html.j2",
         title=title,
+        note=note,
         examples=examples,
         n_cells=len(records),
         n_layers=len({record.layer_idx for record in records}),
@@ -45,9 +49,11 @@ def page(records: Sequence[Record], *, title: str = "Interpretations") -> str:
     )
 
 
-def write_page(records: Sequence[Record], path: str | Path, *, title: str = "Interpretations") -> None:
+def write_page(
+    records: Sequence[Record], path: str | Path, *, title: str = "Interpretations", note: str | None = None
+) -> None:
     """Write the page, in UTF-8, to `path`."""
-    Path(path).write_text(page(records, title=title), encoding="utf-8", newline="\n")
+    Path(path).write_text(page(records, title=title, note=note), encoding="utf-8", newline="\n")
 
 
 def notebook_view(records: Sequence[Record]) -> str:
