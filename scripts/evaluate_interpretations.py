@@ -1,9 +1,11 @@
-"""How right a model's interpretations are: answers recovered, layer by layer, beside the logit lens and controls.
+"""How right a model's interpretations are, layer by layer: four measures, beside the logit lens and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Writes a JSON file and, with matplotlib, a figure; prints a table. Intervals are 95 % bootstrap intervals over facts.
+Measures, all by default: answer recovery, the next token under an identity prompt, the kind of entities, and whether
+words of high relevancy come back when a paraphrase is interpreted. Writes a JSON file and, with matplotlib, a figure;
+prints tables. Intervals are 95 % bootstrap intervals over facts or entities.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from get_interpretations_from_examples import embedded_model, fail, prepare_environment, remedy_for
 
 if TYPE_CHECKING:
-    from transformers.interpretation.measures import Interpreter
+    from matplotlib.figure import Figure
+    from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 REFUSED, INTERRUPTED = 2, 130
@@ -30,6 +33,7 @@ DEPTHS = (0.5, 0.65, 0.8)
 DEEPEST_INSERT = 1 / 6
 """Of the layers: a deeper insert layer would let the model finish its own pass."""
 BATCH_SIZE = 128
+MEASURES = ("recovery", "identity", "entities", "faithfulness")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +60,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         choices=("tuning", "held-out"),
         help="of the facts and entities (default: held-out)",
     )
+    add("--measures", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=f"of: {', '.join(MEASURES)}")
+    add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
     add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5, …")
     add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: describe")
     add("--insert-layer", type=int, default=1, metavar="N", help="for all source layers (default: 1)")
@@ -99,15 +105,17 @@ class Loaded:
 
 
 def load(arguments: argparse.Namespace) -> Loaded:
-    """The model of these arguments. Raises ModelError, Refused."""
+    """The model of these arguments. Raises ModelError, Refused, ValueError."""
     from transformers.interpretation.families import decoder_layers
     from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
+    from transformers.interpretation.placement import Placement
 
     name = arguments.model or embedded_model()
     outline = read_outline(name, trust_remote_code=arguments.trust_remote_code)
     device = resolve_device(arguments.device)
     dtype = resolve_dtype(arguments.dtype, device)
-    model = load_weights(outline, dtype=dtype, device=device, device_map=arguments.device_map)
+    placement = Placement.read(arguments.device_map).fitted(outline.skeleton) if arguments.device_map else None
+    model = load_weights(outline, dtype=dtype, device=device, placement=placement)
     print(f"{name}: {str(dtype).removeprefix('torch.')}", file=sys.stderr)
     return Loaded(model, outline.tokenizer, Path(name).name, len(decoder_layers(model)))
 
@@ -117,12 +125,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.batch import Refused
     from transformers.interpretation.engine import InterpretationSettings
     from transformers.interpretation.loading import ModelError
-    from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_facts
+    from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
     from transformers.interpretation.prompts import find_spec
     from transformers.interpretation.selection import Selection
 
     try:
         facts = of_half(read_facts(arguments.facts), arguments.half)
+        entities = (
+            of_half(read_entities(arguments.entities), arguments.half) if "entities" in arguments.measures else []
+        )
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         settings = InterpretationSettings(
             arguments.insert_layer, arguments.replacing_mode, arguments.overlay_strength, arguments.max_new_tokens
@@ -141,15 +152,54 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "half": arguments.half,
         "interpretation prompt": {"name": prompt.name, "text": prompt.text},
         "settings": asdict(settings),
-        "answer recovery": answer_recovery(interpreter, facts, layers, loaded.n_layers),
+        **measure(arguments.measures, interpreter, facts, entities, layers, loaded.n_layers),
     }
     measured["seconds"] = round(time.monotonic() - began, 1)
-    print(table(measured))
+    print("\n\n".join(tables(measured)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     where = [str(arguments.output), *draw(measured, arguments)]
     print(f"in {measured['seconds']:,.0f} s: {', '.join(where)}")
     return 0
+
+
+def measure(
+    wanted: Sequence[str],
+    interpreter: Interpreter,
+    facts: Sequence[Fact],
+    entities: Sequence[Entity],
+    layers: Sequence[int],
+    n_layers: int,
+) -> dict[str, Any]:
+    """What was asked for, each measure under its name."""
+    from transformers.interpretation.measures import (
+        known_facts,
+        next_token_shares,
+        score_faithfulness,
+        score_kinds,
+    )
+
+    model, tokenizer = interpreter.model, interpreter.tokenizer
+    measured: dict[str, Any] = {}
+    if {"recovery", "faithfulness"} & set(wanted):
+        known = known_facts(model, tokenizer, facts)
+        measured |= {"facts": len(facts), "known facts": len(known)}
+        print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
+    if "recovery" in wanted:
+        measured["answer recovery"] = answer_recovery(interpreter, known, layers, n_layers)
+    if "identity" in wanted:
+        texts = [fact.prompt for fact in facts]
+        shares = next_token_shares(
+            model, tokenizer, texts, layers, interpreter.settings, batch_size=interpreter.batch_size
+        )
+        measured["next token, identity prompt"] = {"layers": {layer: as_json(one) for layer, one in shares.items()}}
+    if "entities" in wanted:
+        kinds = score_kinds(interpreter, entities, layers)
+        measured["entity description"] = {"layers": {layer: as_json(one) for layer, one in kinds.items()}}
+    if "faithfulness" in wanted:
+        returns = score_faithfulness(interpreter, known, layers)
+        measured["faithfulness of relevancy"] = {"layers": {layer: returns_of(one) for layer, one in returns.items()}}
+    return measured
 
 
 def check_insert_layer(insert_layer: int, loaded: Loaded) -> None:
@@ -161,18 +211,12 @@ def check_insert_layer(insert_layer: int, loaded: Loaded) -> None:
         )
 
 
-def answer_recovery(interpreter: Interpreter, facts: Sequence[Any], layers: Sequence[int], n_layers: int) -> dict:
+def answer_recovery(
+    interpreter: Interpreter, known: Sequence[Fact], layers: Sequence[int], n_layers: int
+) -> dict[str, Any]:
     """Shares of known facts, per layer and at any layer up to a depth; each with its interval."""
-    from transformers.interpretation.measures import (
-        known_facts,
-        lens_shares,
-        own_layer_shares,
-        score_cells,
-        share_named,
-    )
+    from transformers.interpretation.measures import lens_shares, own_layer_shares, score_cells, share_named
 
-    known = known_facts(interpreter.model, interpreter.tokenizer, facts)
-    print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
     cells = score_cells(interpreter, known, layers)
     lens = lens_shares(interpreter.model, interpreter.tokenizer, known, layers)
     own = own_layer_shares(interpreter, known, layers)
@@ -186,8 +230,6 @@ def answer_recovery(interpreter: Interpreter, facts: Sequence[Any], layers: Sequ
     }
     up_to = {depth: [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
     return {
-        "facts": len(facts),
-        "known": len(known),
         "interpretations per reported one": 1,
         "any layer": {f"≤ {depth:.0%}": as_json(share_named(cells, up_to[depth])) for depth in DEPTHS if up_to[depth]},
         "layers": by_layer,
@@ -199,29 +241,62 @@ def as_json(measured: Any) -> dict[str, Any]:
     return {name.replace("_", " "): value for name, value in asdict(measured).items()}
 
 
-COLUMNS = ("net", "named", "by other", "by random", "logit lens top-1", "logit lens top-10", "own layer")
+def returns_of(faithfulness: Faithfulness) -> dict[str, Any]:
+    """One level: "high: difference" and so on; what no word is of is left out."""
+    return {
+        f"{relevancy}: {name}": value
+        for relevancy, returns in (("high", faithfulness.high), ("low", faithfulness.low))
+        if returns is not None
+        for name, value in as_json(returns).items()
+    }
 
 
-def table(measured: dict[str, Any]) -> str:
-    """The shares with their intervals, one line per layer."""
-    recovery = measured["answer recovery"]
-    lines = [
-        f"Answer recovery, {recovery['known']} known facts of the {measured['half']} half, interpretation prompt "
-        f"{measured['interpretation prompt']['name']}, insert layer {measured['settings']['insert_layer']}",
-        f"{'layer':>9}" + "".join(f"{name:>19}" for name in COLUMNS),
+SECTIONS = {
+    "answer recovery": (
+        *("net", "named", "by other", "by random"),
+        *("logit lens top-1", "logit lens top-10", "own layer"),
+    ),
+    "next token, identity prompt": ("precision", "surprisal"),
+    "entity description": ("net", "named", "by other"),
+    "faithfulness of relevancy": tuple(
+        f"{relevancy}: {name}"
+        for relevancy in ("high", "low")
+        for name in ("with paraphrase", "with other", "difference")
+    ),
+}
+"""Measure → its columns in the table."""
+
+
+def tables(measured: dict[str, Any]) -> list[str]:
+    """A table per measure, with intervals, one line per layer."""
+    how = f"{measured['interpretation prompt']['name']} at layer {measured['settings']['insert_layer']}"
+    return [
+        _table(f"{title}, {measured['half']} half, {how}", measured[title], columns)
+        for title, columns in SECTIONS.items()
+        if title in measured
     ]
-    for label, shares in [*recovery["layers"].items(), *recovery["any layer"].items()]:
-        cells = [shown(shares[name]) if name in shares else "" for name in COLUMNS]
-        lines.append(f"{label:>9}" + "".join(f"{cell:>19}" for cell in cells))
+
+
+def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
+    width = max(map(len, columns)) + 2
+    width = max(width, 19)
+    lines = [title, f"{'layer':>9}" + "".join(f"{name:>{width}}" for name in columns)]
+    for label, shares in [*section["layers"].items(), *section.get("any layer", {}).items()]:
+        cells = [shown(name, shares[name]) if name in shares else "" for name in columns]
+        lines.append(f"{label:>9}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines)
 
 
-def shown(share: dict[str, float]) -> str:
-    return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+def shown(name: str, share: dict[str, float]) -> str:
+    """A share in percent; surprisal in nats."""
+    form = ".1f" if name == "surprisal" else ".0%"
+    return f"{share['value']:{form}} [{share['low']:{form}}, {share['high']:{form}}]"
 
 
 def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
-    """The figure, where it can be drawn; returns its place."""
+    """The figure of answer recovery, where it can be drawn; returns its place."""
+    if "answer recovery" not in measured:
+        return []
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -229,7 +304,9 @@ def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
             print("no figure: it needs matplotlib; run: python -m pip install matplotlib", file=sys.stderr)
         return []
     place = arguments.figure or arguments.output.with_suffix(".png")
-    recovery_figure(Figure(figsize=(6, 3.5), layout="constrained"), measured["answer recovery"]).savefig(place, dpi=150)
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    recovery_figure(figure, measured["answer recovery"], measured["known facts"])
+    figure.savefig(place, dpi=150)
     return [str(place)]
 
 
@@ -243,8 +320,8 @@ LINES = {
 }
 
 
-def recovery_figure(figure: Any, recovery: dict[str, Any]) -> Any:
-    """Recovery by layer: interpretation, logit lens, controls; bands are 95 % intervals."""
+def recovery_figure(figure: Figure, recovery: dict[str, Any], known: int) -> None:
+    """Recovery by layer: interpretation, logit lens, controls; the band is the 95 % interval."""
     axes = figure.add_subplot()
     for name, (label, colour, style) in LINES.items():
         points = {layer: shares[name] for layer, shares in recovery["layers"].items() if name in shares}
@@ -253,10 +330,9 @@ def recovery_figure(figure: Any, recovery: dict[str, Any]) -> Any:
         if name == "net":
             low, high = ([share[end] for share in points.values()] for end in ("low", "high"))
             axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(ylim=(0, 1), xlabel="source layer", ylabel=f"share of {recovery['known']} known facts")
+    axes.set(ylim=(0, 1), xlabel="source layer", ylabel=f"share of {known} known facts")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    return figure
 
 
 if __name__ == "__main__":

@@ -12,25 +12,31 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.capture import capture
 from transformers.interpretation.engine import Interpretation, InterpretationSettings
 from transformers.interpretation.measures import (
+    Entity,
     Fact,
     Interpreter,
     QuestionsError,
     Said,
     ScoredCell,
     estimate,
+    faithfulness,
     known_facts,
     last_token_states,
     lens_ranks,
     lens_shares,
     names,
+    next_token_shares,
     of_half,
     own_layer_shares,
     read_entities,
     read_facts,
     recovery,
     score_cells,
+    score_faithfulness,
+    score_kinds,
     share_named,
 )
+from transformers.interpretation.measures.identity import IDENTITY
 from transformers.interpretation.prompts import InterpretationPromptSpec
 from transformers.interpretation.reading import continue_greedily
 
@@ -257,3 +263,85 @@ def test_entities_bring_the_words_for_their_kind(tmp_path):
     path.write_text(json.dumps({"kinds": {}, "entities": [entity]}))
     with pytest.raises(QuestionsError, match="city"):
         read_entities(path)
+
+
+def test_the_next_token_is_that_of_surgery_in_generate(model):
+    texts = ["Hi", "No", "Yes"]
+    settings = InterpretationSettings(insert_layer=2)
+    found = next_token_shares(model, TOKENIZER, texts, [0, 3], settings, batch_size=2)
+    prompt = IDENTITY.build(TOKENIZER)
+    ids = torch.tensor([prompt.input_ids])
+    for layer in (0, 3):
+        hits, surprisals = [], []
+        for text in texts:
+            source = torch.tensor([TOKENIZER.encode(text)])
+            with torch.no_grad():
+                own = model(input_ids=source, output_hidden_states=True)
+                expected = int(own.logits[0, -1].argmax())
+                state = own.hidden_states[layer][:, -1:]
+                info = {2: (list(prompt.insert_locations), state), "replacing_mode": "normalized"}
+                out = model.forward_interpret(input_ids=ids, insert_info=[{**info, "overlay_strength": 1.0}])
+            probabilities = out.logits[0, -1].softmax(-1)
+            hits.append(int(probabilities.argmax()) == expected)
+            surprisals.append(-float(probabilities[expected].log()))
+        assert found[layer].precision.value == pytest.approx(sum(hits) / 3)
+        assert found[layer].surprisal.value == pytest.approx(sum(surprisals) / 3, rel=1e-3)
+
+
+class Telling:
+    """An interpreter that says what it is told, state by state."""
+
+    def __init__(self, model, answers):
+        self.model, self.tokenizer = model, TOKENIZER
+        self._answers = iter(answers)
+
+    def __call__(self, vectors):
+        return [next(self._answers) for _ in vectors]
+
+
+def test_kinds_net_of_what_another_kind_is_called(model):
+    entities = [
+        Entity("Rome", "city", "tuning", ("city", "town")),
+        Entity("Oslo", "city", "tuning", ("city", "town")),
+        Entity("Peru", "country", "tuning", ("country",)),
+        Entity("cat", "animal", "tuning", ("animal",)),
+    ]
+    texts = ["a town", "a big city in a country", "a country", "an animal of a country"]
+    found = score_kinds(Telling(model, map(said, texts)), entities, [2])[2]
+    assert found.named.value == 1
+    assert found.by_other.value == 1 / 4  # for Peru stands the cat, "of a country"
+    assert found.net.value == 3 / 4
+    with pytest.raises(ValueError, match="all entities are of the kind 'city'"):
+        score_kinds(Telling(model, []), entities[:2], [2])
+
+
+def of_tokens(**weights):
+    pieces = tuple(f" {word}" for word in weights)
+    return Said(Interpretation(tuple(range(len(pieces))), (0.5,) * len(pieces), tuple(weights.values())), pieces)
+
+
+def test_a_words_relevancy_is_the_highest_of_its_tokens():
+    interpretation = Interpretation((1, 2, 3, 4), (0.5,) * 4, (0.1, 0.8, 0.3, 0.2))
+    parts = Said(interpretation, (" New", "found", "land, a", " dog"))
+    assert faithfulness.words(parts) == [("Newfoundland", 0.8), ("a", 0.3), ("dog", 0.2)]
+
+
+def test_words_of_high_relevancy_come_back_with_the_paraphrase(model):
+    facts = [fact("ab", "x", "capital"), fact("ef", "y", "maker")]
+    says = [of_tokens(Rome=0.9, city=0.6, the=0.0), of_tokens(Apple=0.8, the=0.05)]
+    paraphrased = [said("Rome is the place"), said("the pear")]
+    found = score_faithfulness(Telling(model, [*says, *paraphrased]), facts, [3])[3]
+    assert found.high.with_paraphrase.value == (1 / 2 + 0) / 2
+    assert found.high.with_other.value == 0
+    assert found.high.difference.value == 1 / 4
+    assert found.high.words == 3
+    assert found.low.with_paraphrase.value == found.low.with_other.value == 1
+    assert found.low.difference.value == 0
+    with pytest.raises(ValueError, match="all facts are of the relation 'capital'"):
+        score_faithfulness(Telling(model, []), facts[:1], [3])
+
+
+def test_no_word_of_a_sort_is_none(model):
+    facts = [fact("ab", "x", "capital"), fact("ef", "y", "maker")]
+    says = [of_tokens(Rome=0.9), of_tokens(Apple=0.8)]
+    assert score_faithfulness(Telling(model, [*says, *says]), facts, [3])[3].low is None

@@ -26,15 +26,27 @@ def folder(tmp_path_factory):
         text = TOKENIZER.decode(continue_greedily(model, TOKENIZER.encode(prompt), 8), skip_special_tokens=True)
         answer = text.strip() if number else "never said"
         half = ("tuning", "held-out")[number % 2]
-        facts.append({"relation": "r", "prompt": prompt, "paraphrase": prompt, "answer": answer, "half": half})
+        facts.append(
+            {"relation": "rs"[number % 3 == 0], "prompt": prompt, "paraphrase": prompt, "answer": answer, "half": half}
+        )
     write_json(folder / "facts.json", {"facts": [fact for fact in facts if fact["answer"] not in ("", fact["prompt"])]})
+    kinds = {"a": ["one"], "b": ["two"]}
+    halves = [("a", "tuning"), ("b", "tuning"), ("a", "held-out"), ("b", "held-out")]
+    entities = [{"prompt": f"{kind}{half}", "kind": kind, "half": half} for kind, half in halves]
+    write_json(folder / "entities.json", {"kinds": kinds, "entities": entities})
     write_json(folder / "prompt.json", SHORT_PROMPT)
     return folder
 
 
 def arguments(folder, output, *more):
     options = {"--model": folder, "--facts": folder / "facts.json", "--interpretation-prompt": folder / "prompt.json"}
-    options |= {"--output": output, "--layers": "0,2,4,6", "--max-new-tokens": 3, "--dtype": "float32"}
+    options |= {
+        "--entities": folder / "entities.json",
+        "--output": output,
+        "--layers": "0,2,4,6",
+        "--max-new-tokens": 3,
+        "--dtype": "float32",
+    }
     return [str(word) for pair in options.items() for word in pair] + list(more)
 
 
@@ -45,17 +57,32 @@ def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
     recovery = measured["answer recovery"]
     assert list(recovery["layers"]) == ["0", "2", "4", "6"]
     assert list(recovery["any layer"]) == ["≤ 50%", "≤ 65%", "≤ 80%"]
-    assert recovery["known"] < recovery["facts"]
+    assert 0 < measured["known facts"] < measured["facts"]
     for shares in recovery["layers"].values():
         for share in shares.values():
             assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
-            assert share["n"] == recovery["known"]
+            assert share["n"] == measured["known facts"]
     assert recovery["layers"]["6"]["logit lens top-1"]["value"] >= 0
     assert "own layer" not in recovery["layers"]["6"]
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
-    assert f"{recovery['known']} known facts of the tuning half" in out
+    assert "answer recovery, tuning half, short at layer 1" in out
     assert "logit lens top-10" in out
+    for title in ("next token, identity prompt", "entity description", "faithfulness of relevancy"):
+        assert list(measured[title]["layers"]) == ["0", "2", "4", "6"]
+        assert title in out
+    last = measured["next token, identity prompt"]["layers"]["6"]
+    assert last["surprisal"]["value"] > 0
+    assert last["precision"]["n"] == measured["facts"]
+
+
+def test_single_measures(folder, tmp_path, capsys):
+    output = tmp_path / "evaluation.json"
+    assert main(arguments(folder, output, "--measures", "entities")) == 0
+    measured = json.loads(output.read_text())
+    assert "entity description" in measured
+    assert "answer recovery" not in measured
+    assert not output.with_suffix(".png").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@
 from __future__ import annotations
 
 from .baselines import lens_ranks, lens_shares, own_layer_shares
+from .entities import KindShares, names_kind, score_kinds
+from .faithfulness import Faithfulness, Returns, score_faithfulness
+from .identity import NextToken, next_token_shares
 from .interpreter import Interpreter, Said, last_token_states
 from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
 from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
@@ -22,8 +25,12 @@ __all__ = [
     "Entity",
     "Estimate",
     "Fact",
+    "Faithfulness",
     "Interpreter",
+    "KindShares",
+    "NextToken",
     "QuestionsError",
+    "Returns",
     "Said",
     "ScoredCell",
     "Shares",
@@ -33,10 +40,14 @@ __all__ = [
     "lens_ranks",
     "lens_shares",
     "names",
+    "names_kind",
+    "next_token_shares",
     "of_half",
     "own_layer_shares",
     "read_entities",
     "read_facts",
     "score_cells",
+    "score_faithfulness",
+    "score_kinds",
     "share_named",
 ]
