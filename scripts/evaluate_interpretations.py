@@ -24,6 +24,7 @@ from get_interpretations_from_examples import embedded_model, fail, prepare_envi
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from transformers.interpretation.insert_layers import InsertLayer
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
@@ -64,7 +65,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
     add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5, …")
     add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: describe")
-    add("--insert-layer", type=int, default=1, metavar="N", help="for all source layers (default: 1)")
+    add("--insert-layer", default="1", metavar="N", help="for all source layers (default: 1); 1,3: at both")
     add("--replacing-mode", default="normalized", help="normalized (default) or addition")
     add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding (default: 1)")
     add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
@@ -202,9 +203,10 @@ def measure(
     return measured
 
 
-def check_insert_layer(insert_layer: int, loaded: Loaded) -> None:
+def check_insert_layer(insert_layer: InsertLayer, loaded: Loaded) -> None:
     """Raise ValueError for one that is too deep for an interpretation."""
-    if insert_layer > loaded.deepest_insert_layer:
+    layers = insert_layer if isinstance(insert_layer, tuple) else (insert_layer,)
+    if layers == ("same",) or max(layers) > loaded.deepest_insert_layer:
         raise ValueError(
             f"insert layer {insert_layer} is too deep: at most {loaded.deepest_insert_layer}, a sixth of "
             f"{loaded.n_layers} layers; deeper, the model rather finishes its own pass than interprets"

@@ -89,6 +89,7 @@ def test_single_measures(folder, tmp_path, capsys):
     ("more", "message"),
     [
         (["--insert-layer", "2"], "too deep: at most 1"),
+        (["--insert-layer", "same"], "too deep"),
         (["--facts", "nowhere.json"], "nowhere.json"),
         (["--interpretation-prompt", "nothing"], "unknown interpretation prompt"),
         (["--overlay-strength", "3"], "overlay_strength"),
