@@ -2,6 +2,7 @@
 
     python scripts/get_interpretations_from_examples.py                    # the demo: a small model, a few prompts
     python scripts/get_interpretations_from_examples.py --model meta-llama/Llama-3.1-8B-Instruct --examples mine.json
+    accelerate launch --num_processes 8 scripts/get_interpretations_from_examples.py …     # the same, eight at work
 
 Everything that can be checked is checked before the model's weights are loaded; then nothing has been written yet, and
 the exit status is 2. A run that was killed goes on where it stopped when the same command is given again.
@@ -10,7 +11,9 @@ the exit status is 2. A run that was killed goes on where it stopped when the sa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import os
 import re
 import shlex
@@ -23,26 +26,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers.interpretation.batch import Prepared
-    from transformers.interpretation.manifest import Position
+    from transformers.interpretation.batch import Prepared, Request
+    from transformers.interpretation.ranks import Ranks
+    from transformers.interpretation.sharing import Progress
 
 DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
 STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
+REFUSAL_SECONDS = 5
+"""Launchers end all processes with the first that ends: rank 0 has so long to say what is wrong."""
 REPORT_MARK = b"transformers.interpretation.report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 complete, 1 stopped half-way, 2 refused, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return assist(argv)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         arguments = parse(argv)
         prepare_environment()
-        return interpret_examples(arguments, shlex.join(["python", sys.argv[0], *argv]))
+        from transformers.interpretation.ranks import joined
+
+        with joined(arguments.device) as ranks:
+            launcher = "python" if ranks is None else "accelerate launch …"
+            return interpret_examples(arguments, f"{launcher} {shlex.join([sys.argv[0], *argv])}", ranks)
     except ModuleNotFoundError as error:
         return fail(remedy_for(error), REFUSED)
     except KeyboardInterrupt:
         return fail("interrupted", INTERRUPTED)
+
+
+def assist(argv: Sequence[str]) -> int:
+    """What the other processes of a launch do. What they have in common with rank 0, it says for all."""
+    warnings.showwarning = lambda *_, **__: None
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            arguments = parse(argv)
+        prepare_environment()
+        from transformers.interpretation import batch
+        from transformers.interpretation.loading import ModelError
+        from transformers.interpretation.manifest import OutputError
+        from transformers.interpretation.ranks import joined
+
+        with joined(arguments.device) as ranks:
+            if ranks.await_published("prepared") is None:
+                return 0
+            try:
+                batch.assist(batch.prepare(request_of(arguments, ranks.await_published("prepared")), ranks))
+            except (batch.Refused, ModelError, OutputError) as error:
+                ranks.fail(str(error))
+                sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
+        return 0
+    except (SystemExit, ModuleNotFoundError) as error:
+        time.sleep(REFUSAL_SECONDS)
+        return getattr(error, "code", REFUSED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -181,21 +221,21 @@ def has_avx512() -> bool:
         return False
 
 
-def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
+def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
-    from transformers.interpretation.batch import Refused, Request, check, prepare
+    from transformers.interpretation.batch import Refused, check, prepare
 
-    options = vars(arguments)
-    display = Display(options.pop("report"), options.pop("no_report"), options.pop("show"), options["output"])
-    planning = Planning(options.pop("plan"), options.pop("rate"), options.pop("devices"))
-    options["interpretation_prompts"] = tuple(options.pop("interpretation_prompt", ("describe",)))
+    display = Display(arguments.report, arguments.no_report, arguments.show, arguments.output)
+    planning = Planning(arguments.plan, arguments.rate, arguments.devices)
+    if ranks is None and started_alone():
+        print("accelerate has started one process; without several GPUs, more need --multi_gpu", file=sys.stderr)
     try:
         display.check()
         planning.check()
-        if "model" not in options:
-            check(Request(model="", **options))  # before the embedded model is made, which takes a while
-            options["model"] = embedded_model()
-        prepared = prepare(Request(**options))
+        if "model" not in arguments:
+            check(request_of(arguments, ""))  # before the embedded model is made, which takes a while
+            arguments.model = embedded_model()
+        prepared = prepare(request_of(arguments, arguments.model), ranks)
         display.check_name([source.example.name for source in prepared.plan.sources])
     except Refused as error:
         return fail(error.problems, REFUSED)
@@ -206,7 +246,24 @@ def interpret_examples(arguments: argparse.Namespace, command: str) -> int:
         where = display.present(prepared, again=True)
         print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
         return 0
+    if ranks is not None:
+        ranks.publish("prepared", arguments.model)
     return carry_out(prepared, display, command)
+
+
+def request_of(arguments: argparse.Namespace, model: str) -> Request:
+    """What the arguments ask for, without how it is shown."""
+    from transformers.interpretation.batch import Request
+
+    others = ("report", "no_report", "show", "plan", "rate", "devices")
+    options = {key: value for key, value in vars(arguments).items() if key not in others}
+    prompts = options.pop("interpretation_prompt", ("describe",))
+    return Request(**options | {"model": model, "interpretation_prompts": tuple(prompts)})
+
+
+def started_alone() -> bool:
+    """Whether `accelerate launch` was asked for several processes and has started one, as it does without GPUs."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ
 
 
 def embedded_model() -> str:
@@ -343,43 +400,44 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     from transformers.interpretation.loading import ModelError
     from transformers.interpretation.manifest import OutputError
     from transformers.interpretation.memory import is_out_of_memory
+    from transformers.interpretation.ranks import RankError
 
     for line in prepared.notes():
         print(line, file=sys.stderr)
-    start = position = prepared.found.position
+    rows = prepared.found.rows
     try:
-        positions = run(prepared)
-        position = next(positions)  # loads the model, which may show a bar of its own
+        steps = run(prepared)
+        start = progress = next(steps)  # loads the model, which may show a bar of its own
         began = time.monotonic()
         interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file gets a line now and then
-        done = prepared.plan.cells_in(start.chunks)
-        with tqdm(total=prepared.plan.n_cells, initial=done, unit="cell", mininterval=interval) as bar:
-            for position in positions:
-                bar.update(prepared.plan.cells_in(position.chunks) - bar.n)
+        with tqdm(total=prepared.plan.n_cells, initial=start.cells, unit="cell", mininterval=interval) as bar:
+            for progress in steps:
+                rows = progress.rows
+                bar.update(progress.cells - bar.n)
         seconds = time.monotonic() - began
         where = display.present(prepared)
     except ModelError as error:
         return fail(str(error), REFUSED)
-    except OutputError as error:
+    except (OutputError, RankError) as error:
         return fail(f"{error}; to go on, put it right and repeat: {command}", STOPPED)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        safe = f"{position.rows:,} interpretations are safe in {prepared.request.output}"
+        safe = f"{rows:,} interpretations are safe for {prepared.request.output}"
         return fail(f"out of memory even with one interpretation at a time; {safe}", STOPPED)
     except KeyboardInterrupt:
-        safe = f"{position.rows:,} interpretations are safe in {prepared.request.output}"
+        safe = f"{rows:,} interpretations are safe for {prepared.request.output}"
         return fail(f"interrupted; {safe}; to go on, repeat: {command}", INTERRUPTED)
-    print(summary(position, position.rows - start.rows, seconds, where))
+    print(summary(progress, start.rows, seconds, where))
     return 0
 
 
-def summary(position: Position, new_rows: int, seconds: float, where: str) -> str:
-    """How many interpretations, how fast, and where they are."""
-    failed = f", {position.failed:,} of them failed (see the column status)" if position.failed else ""
-    earlier = f" ({position.rows - new_rows:,} from before)" if new_rows < position.rows else ""
-    rate = f"{new_rows / seconds:,.1f}/s" if seconds > 0 else "at once"
-    return f"{position.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {where}"
+def summary(progress: Progress, before: int, seconds: float, where: str) -> str:
+    """How many interpretations, how fast, and where they are. `before`: rows of earlier runs."""
+    failed = f", {progress.failed:,} of them failed (see the column status)" if progress.failed else ""
+    earlier = f" ({before:,} from before)" if before else ""
+    rate = f"{(progress.rows - before) / seconds:,.1f}/s" if seconds > 0 else "at once"
+    return f"{progress.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {where}"
 
 
 def fail(problems: str | Sequence[str], status: int) -> int:

@@ -49,10 +49,11 @@ def small_chunks(monkeypatch):
 
 def test_the_table_is_what_interpret_gives(request_of, folder):
     request = request_of()
-    positions = list(run(prepare(request)))
-    assert [position.chunks for position in positions] == list(range(len(positions)))
+    prepared = prepare(request)
+    steps = list(run(prepared))
+    assert [step.cells for step in steps] == [prepared.plan.cells_in(chunks) for chunks in range(len(steps))]
     found = read_csv(request.output)
-    assert positions[-1].rows == len(found)
+    assert steps[-1].rows == len(found)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = loading.load_weights(prepare(request).outline, dtype=torch.float32, device="cpu")
     prompt = InterpretationPrompt.from_text(tokenizer, SHORT_PROMPT["text"], name="short")
@@ -81,16 +82,16 @@ def test_the_table_is_what_interpret_gives(request_of, folder):
 @pytest.mark.parametrize("stopped_after", [1, 2, 4])
 def test_a_stopped_run_goes_on_to_the_same_bytes(request_of, tmp_path, stopped_after):
     whole = request_of(output=tmp_path / "whole.csv")
-    chunks = list(run(prepare(whole)))[-1].chunks
-    assert chunks > 4
+    steps = list(run(prepare(whole)))
+    assert len(steps) > 5
     request = request_of()
-    positions = run(prepare(request))
-    reached = list(islice(positions, stopped_after))[-1]
-    positions.close()
+    generator = run(prepare(request))
+    reached = list(islice(generator, stopped_after))[-1]
+    generator.close()
     prepared = prepare(request)
-    assert (prepared.found.position.chunks, prepared.found.position.rows) == (reached.chunks, reached.rows)
-    assert any("going on after" in line for line in prepared.notes()) == (reached.chunks > 0)
-    assert [position.chunks for position in run(prepared)] == list(range(reached.chunks, chunks + 1))
+    assert (prepared.found.position.chunks, prepared.found.rows) == (stopped_after - 1, reached.rows)
+    assert any("going on after" in line for line in prepared.notes()) == (stopped_after > 1)
+    assert list(run(prepared)) == steps[stopped_after - 1 :]
     assert request.output.read_bytes() == whole.output.read_bytes()
     assert prepare(request).is_complete
 

@@ -15,39 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers.interpretation.manifest import Manifest, OutputError, Position, manifest_path, read_manifest
-from transformers.interpretation.output import check_output, inspect_output, open_output
-from transformers.interpretation.record import Record
+from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, piece_of
+from transformers.interpretation.manifest import OutputError, Position, manifest_path, read_manifest
+from transformers.interpretation.output import Found, check_output, inspect_output, open_output
 from transformers.interpretation.results import Interpretations, read_csv
-
-SETTINGS = {"layers": "all", "versions": {"torch": "2", "transformers": "5"}}
-MANIFEST = Manifest(SETTINGS, {"model": "m", "threads": 2}, {"batch_size": 4, "chunk_cells": 3})
-CHUNKS = [
-    [
-        Record(
-            name=f"x_{chunk}",
-            category="x",
-            prompt='two\nlines, "quoted"',
-            prompt_output="",
-            prompt_token_list=("a", "b"),
-            layer_idx=chunk,
-            token_idx=row,
-            current_token="é",
-            repeat_prompt="r",
-            repeat_prompt_name="r",
-            interpretation=(1,) if row else (),
-            interpretation_text="=1" * 30,
-            interpretation_weights=(0.5,) if row else (),
-            interpretation_prob=(0.25,) if row else (),
-            token_source="prompt",
-            insert_layer=1,
-            status="ok" if row else "bad",
-        )
-        for row in range(3)
-    ]
-    for chunk in range(4)
-]
-RECORDS = [record for chunk in CHUNKS for record in chunk]
 
 
 def write(path, chunks=CHUNKS, manifest=MANIFEST, stop_after=None, **options):
@@ -55,9 +26,9 @@ def write(path, chunks=CHUNKS, manifest=MANIFEST, stop_after=None, **options):
     found = inspect_output(path, manifest.settings, **options)
     if found.is_complete:
         return found.position
-    with open_output(path, found.manifest or manifest, found.position) as output:
-        for records in chunks[output.position.chunks : stop_after]:
-            output.append(records)
+    with open_output(path, found.manifest or manifest, found) as output:
+        for number in range(output.position.chunks, len(chunks) if stop_after is None else stop_after):
+            output.append(piece_of(number, chunks[number]))
         if stop_after is None:
             output.finish()
         return output.position
@@ -222,7 +193,7 @@ def test_places_that_cannot_be_written(path, tmp_path):
     ]:
         with pytest.raises(OutputError, match=message), contextlib.ExitStack():
             check_output(wrong)
-            open_output(wrong, MANIFEST, Position()).__enter__()
+            open_output(wrong, MANIFEST, Found()).__enter__()
     new = tmp_path / "new" / "folder" / "out.csv"
     check_output(new)
     assert not new.parent.exists()
@@ -231,24 +202,24 @@ def test_places_that_cannot_be_written(path, tmp_path):
 
 
 def test_one_process_at_a_time(path):
-    with open_output(path, MANIFEST, Position()) as output:
-        output.append(CHUNKS[0])
+    with open_output(path, MANIFEST, Found()) as output:
+        output.append(piece_of(0, CHUNKS[0]))
         with pytest.raises(OutputError, match="is being written by another process"):
-            open_output(path, MANIFEST, Position()).__enter__()
-        output.append(CHUNKS[1])
+            open_output(path, MANIFEST, Found()).__enter__()
+        output.append(piece_of(1, CHUNKS[1]))
     assert inspect_output(path, SETTINGS).position.chunks == 2
 
 
 def test_an_interrupted_append_leaves_no_torn_row(path, whole, monkeypatch):
-    with open_output(path, MANIFEST, Position()) as output:
-        output.append(CHUNKS[0])
+    with open_output(path, MANIFEST, Found()) as output:
+        output.append(piece_of(0, CHUNKS[0]))
 
         def interrupted(descriptor):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(os, "fsync", interrupted)
-            output.append(CHUNKS[1])
+            output.append(piece_of(1, CHUNKS[1]))
         assert list(read_csv(path)) == RECORDS[:3]
     write(path)
     assert path.read_bytes() == whole

@@ -3,7 +3,10 @@
 request = Request(model="…", examples=Path("mine.json"), output=Path("mine.csv"), layers="10:25")
 prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
 if not prepared.is_complete:
-    position = run(prepared)
+    for progress in run(prepared):
+        print(progress.rows)
+
+With several processes (`ranks`), rank 0 does this; the others `assist` with a request that it has prepared.
 """
 
 from __future__ import annotations
@@ -20,18 +23,22 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from .engine import InterpretationSettings, resolve_batch_size
 from .examples import Example, read_examples
 from .insert_layers import InsertLayer
-from .loading import Outline, load_weights, read_outline, resolve_device, resolve_dtype
-from .manifest import Manifest, OutputError, Position, package_fingerprint
+from .loading import ModelError, Outline, load_weights, read_outline, resolve_device, resolve_dtype
+from .manifest import Manifest, OutputError, package_fingerprint
 from .output import Found, check_output, inspect_output, open_output
 from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
 from .prompts import InterpretationPromptSpec, find_spec
-from .run import Job
+from .ranks import Ranks
+from .run import Encode, Job
 from .selection import Selection
+from .sharing import Progress, lead, support
+from .table import csv_rows
 
 
 class Refused(Exception):
@@ -138,7 +145,9 @@ class Prepared:
     identity: Mapping[str, Any]
     """The settings that a resumed run must share; see `manifest`."""
     found: Found
-    """What an earlier run of the same settings has left."""
+    """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
+    ranks: Ranks | None = None
+    """The processes that share the work; None: this one does it alone."""
 
     @property
     def is_complete(self) -> bool:
@@ -147,8 +156,8 @@ class Prepared:
     def notes(self) -> list[str]:
         """What a user should know as it begins."""
         lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
-        if self.found.manifest is not None and self.found.position.chunks:
-            lines.append(f"going on after {self.found.position.rows:,} interpretations in {self.request.output}")
+        if self.found.manifest is not None and self.found.rows:
+            lines.append(f"going on after {self.found.rows:,} interpretations for {self.request.output}")
             changed = self.found.manifest.changes(_about(self))
             if changed:
                 lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
@@ -157,14 +166,16 @@ class Prepared:
         return lines
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
     """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing."""
     checked = check(request)
     problems: list[str] = []
     with _collected(problems):
+        if request.device_map is not None and ranks is not None and ranks.local_size > 1:
+            raise ModelError("a device map needs a machine's devices for one process; start one process per machine")
         outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
         placement = checked.placement and checked.placement.fitted(outline.skeleton)
-        device = resolve_device(request.device)
+        device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
         plan = make_plan(
             outline.tokenizer,
@@ -178,33 +189,74 @@ def prepare(request: Request) -> Prepared:
             chunk_cells=CHUNK_CELLS,
         )
         identity = _identity(request, checked, outline, plan, dtype)
-        found = inspect_output(request.output, identity, overwrite=request.overwrite)
+        found = Found()
+        if ranks is None or ranks.leads:
+            found = inspect_output(request.output, identity, overwrite=request.overwrite)
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        return Prepared(request, outline, plan, checked.settings, placement, device, dtype, identity, found)
+        return Prepared(request, outline, plan, checked.settings, placement, device, dtype, identity, found, ranks)
     raise Refused(problems)
 
 
-def run(prepared: Prepared) -> Iterator[Position]:
+def run(prepared: Prepared) -> Iterator[Progress]:
     """Load the model and interpret, chunk by chunk, from where an earlier run stopped.
 
-    Yields how far the output has come, once before the first chunk and after each; by then it is on the disk. Raises
-    ModelError and OutputError; what was yielded stays.
+    Yields how far the run has come, once before the first chunk and after each; by then it is on the disk. Raises
+    ModelError, OutputError and RankError; what was yielded stays.
     """
-    request, plan = prepared.request, prepared.plan
-    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement)
-    manifest = prepared.found.manifest
+    request, plan, found = prepared.request, prepared.plan, prepared.found
+    model = _load(prepared)
+    manifest = found.manifest
     if manifest is None:
         batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
         resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
         manifest = Manifest(prepared.identity, _about(prepared), resolved)
-    job = Job(model, prepared.outline.tokenizer, plan, prepared.settings, batch_size=manifest.plan["batch_size"])
-    with open_output(request.output, manifest, prepared.found.position, safe=request.csv_safe) as output:
-        yield output.position
+    job = _job(prepared, model, manifest)
+    encode = _encoder(request)
+    with open_output(request.output, manifest, found) as output:
+        kept = sum(plan.chunk_size(chunk) for chunk in found.kept)
+        progress = Progress(plan.cells_in(output.position.chunks) + kept, found.rows, found.failed)
+        yield progress
+        if prepared.ranks is not None:
+            missing = [chunk for chunk in range(output.position.chunks, plan.n_chunks) if chunk not in found.kept]
+            for shared in lead(prepared.ranks, job, manifest, request.output, encode, missing, progress):
+                yield shared
+            progress = shared
+            output.look_again()
         for chunk in range(output.position.chunks, plan.n_chunks):
-            output.append(job.records(chunk))
-            yield output.position
+            if not output.take(chunk):
+                piece = job.piece(chunk, encode)
+                output.append(piece)
+                progress = progress.plus(plan.chunk_size(chunk), piece.rows, piece.failed)
+            yield progress
         output.finish()
+
+
+def assist(prepared: Prepared) -> None:
+    """What the ranks above 0 do instead. Raises ModelError and OutputError."""
+    model = _load(prepared)
+    support(
+        prepared.ranks,
+        prepared.identity,
+        lambda manifest: _job(prepared, model, manifest),
+        prepared.request.output,
+        _encoder(prepared.request),
+    )
+
+
+def _load(prepared: Prepared) -> nn.Module:
+    outline, device = prepared.outline, prepared.device
+    return load_weights(outline, dtype=prepared.dtype, device=device, placement=prepared.placement)
+
+
+def _job(prepared: Prepared, model: nn.Module, manifest: Manifest) -> Job:
+    plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
+    tokenizer, settings = prepared.outline.tokenizer, prepared.settings
+    return Job(model, tokenizer, plan, settings, batch_size=manifest.plan["batch_size"])
+
+
+def _encoder(request: Request) -> Encode:
+    return lambda records: csv_rows(records, safe=request.csv_safe).encode()
 
 
 @contextmanager

@@ -63,6 +63,11 @@ class Manifest:
     plan: Mapping[str, int]
     complete: Position | None = None
 
+    @property
+    def key(self) -> str:
+        """Equal for runs whose chunks are interchangeable."""
+        return hashlib.sha256(json.dumps([self.settings, self.plan], sort_keys=True).encode()).hexdigest()[:16]
+
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """`name: then, now` for each setting that is not the same."""
         return list(_differences(self.settings, settings))

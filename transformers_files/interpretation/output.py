@@ -1,9 +1,10 @@
 """An output file that survives being killed: chunks are appended whole, and what is torn is cut off.
 
     found = inspect_output(path, settings)                # before the model is loaded: refuses, or says how far it is
-    with open_output(path, manifest, found.position) as output:
+    with open_output(path, manifest, found) as output:
         for chunk in range(output.position.chunks, n_chunks):
-            output.append(job.records(chunk))
+            if not output.take(chunk):                    # computed already, by another process: see `shards`
+                output.append(piece_of(chunk))
         output.finish()
 
 Beside the file stand its manifest and, until the run is complete, `….progress`: one line of JSON per chunk with the
@@ -19,14 +20,14 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .manifest import Manifest, OutputError, Position, read_manifest
-from .record import OK, Record
-from .table import csv_header, csv_rows
+from .shards import Piece, Place, find_pieces, read_piece, remove_shards, write_whole
+from .table import csv_header
 
 _READ_BYTES = 2**20
 _ANEW = "name another output, or start anew with --overwrite"
@@ -39,10 +40,29 @@ class Found:
     manifest: Manifest | None = None
     """Of the run to go on with; None: a new one begins."""
     position: Position = field(default_factory=Position)
+    """Of the output itself."""
+    kept: Mapping[int, Place] = field(default_factory=dict)
+    """Chunks that it does not hold yet but that are on the disk."""
 
     @property
     def is_complete(self) -> bool:
         return self.manifest is not None and self.manifest.complete is not None
+
+    @property
+    def rows(self) -> int:
+        """Interpretations that need not be computed again."""
+        return self.position.rows + sum(place.rows for place in self.kept.values())
+
+    @property
+    def failed(self) -> int:
+        """Those among them whose status is not ok."""
+        return self.position.failed + sum(place.failed for place in self.kept.values())
+
+
+def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, Place]:
+    """The chunks that processes have left beside an output which has come as far as `position`."""
+    pieces = find_pieces(path, manifest.key)
+    return {chunk: place for chunk, place in pieces.items() if chunk >= position.chunks}
 
 
 def check_place(path: Path) -> None:
@@ -85,54 +105,64 @@ def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool =
     changed = manifest.complete is not None and size != position.bytes
     if changed or _crc32(path, position.bytes) != position.crc32:
         raise OutputError(f"{path} has been changed since its run wrote it; {_ANEW}")
-    return Found(manifest, position)
+    return Found(manifest, position, {} if manifest.complete else find_kept(path, manifest, position))
 
 
 class OutputFile:
     """A CSV that grows by whole chunks; see `open_output`."""
 
-    def __init__(self, path: Path, table: io.FileIO, progress: io.FileIO, manifest: Manifest, *, safe: bool) -> None:
+    def __init__(self, path: Path, table: io.FileIO, progress: io.FileIO, manifest: Manifest) -> None:
         self.path = path
         self.position = Position()
+        self.kept: Mapping[int, Place] = {}
         self._table = table
         self._progress = progress
         self._manifest = manifest
-        self._safe = safe
 
     def begin(self) -> None:
         """Start anew. Killed on the way, what is found next is the old run or a new one that has no chunk yet."""
         self._progress.truncate(0)
+        remove_shards(self.path)
         self._manifest.write(self.path)
-        self.go_on(Position())
-        header = csv_header().encode()
-        _write(self._table, header)
-        self.position = Position(bytes=len(header), crc32=zlib.crc32(header))
+        self.go_on(Found(self._manifest))
 
-    def go_on(self, position: Position) -> None:
+    def go_on(self, found: Found) -> None:
         """Cut off what is torn."""
-        self._table.truncate(position.bytes)
-        self._table.seek(position.bytes)
-        self._progress.seek(0, os.SEEK_END)
-        self.position = position
+        self._cut(found.position)
+        self.kept = found.kept
+        if found.position == Position():
+            header = csv_header().encode()
+            write_whole(self._table, header)
+            self.position = Position(bytes=len(header), crc32=zlib.crc32(header))
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Write one chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
-        data = csv_rows(records, safe=self._safe).encode()
+    def look_again(self) -> None:
+        """For chunks that other processes have left beside the output meanwhile."""
+        self.kept = find_kept(self.path, self._manifest, self.position)
+
+    def take(self, chunk: int) -> bool:
+        """Append a chunk that has been computed already; False if it has not."""
+        if chunk not in self.kept:
+            return False
+        self.append(read_piece(self.kept[chunk]))
+        return True
+
+    def append(self, piece: Piece) -> None:
+        """Write the next chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
         before = self.position
         after = Position(
             chunks=before.chunks + 1,
-            rows=before.rows + len(records),
-            failed=before.failed + sum(record.status != OK for record in records),
-            bytes=before.bytes + len(data),
-            crc32=zlib.crc32(data, before.crc32),
+            rows=before.rows + piece.rows,
+            failed=before.failed + piece.failed,
+            bytes=before.bytes + len(piece.data),
+            crc32=zlib.crc32(piece.data, before.crc32),
         )
         try:
-            _write(self._table, data)
+            write_whole(self._table, piece.data)
             # The new line first: whatever a torn one before it left behind stays a line of its own.
-            _write(self._progress, b"\n" + json.dumps(asdict(after)).encode())
+            write_whole(self._progress, b"\n" + json.dumps(asdict(after)).encode())
         except BaseException as error:
             with contextlib.suppress(OSError):
-                self.go_on(before)
+                self._cut(before)
             if isinstance(error, OSError):
                 safe = f"{before.rows} rows are safe"
                 raise OutputError(f"cannot write {self.path}: {error.strerror or error}; {safe}") from None
@@ -143,13 +173,20 @@ class OutputFile:
         """Call the output complete."""
         replace(self._manifest, complete=self.position).write(self.path)
         _progress_path(self.path).unlink()
+        remove_shards(self.path)
+
+    def _cut(self, position: Position) -> None:
+        self._table.truncate(position.bytes)
+        self._table.seek(position.bytes)
+        self._progress.seek(0, os.SEEK_END)
+        self.position = position
 
 
 @contextlib.contextmanager
-def open_output(path: Path, manifest: Manifest, position: Position, *, safe: bool = False) -> Iterator[OutputFile]:
-    """Begin an output, or go on at the position that `inspect_output` found.
+def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile]:
+    """Begin an output, or go on with what `inspect_output` found.
 
-    `safe` is that of `table.csv_rows`. Raises OutputError if another process is writing it, or if it cannot be written.
+    Raises OutputError if another process is writing it, or if it cannot be written.
     """
     with contextlib.ExitStack() as files:
         try:
@@ -157,11 +194,11 @@ def open_output(path: Path, manifest: Manifest, position: Position, *, safe: boo
             table = files.enter_context(_opened(path))
             _lock(table, path)
             progress = files.enter_context(_opened(_progress_path(path)))
-            output = OutputFile(path, table, progress, manifest, safe=safe)
-            if position == Position():
+            output = OutputFile(path, table, progress, manifest)
+            if found.manifest is None:
                 output.begin()
             else:
-                output.go_on(position)
+                output.go_on(found)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
         yield output
@@ -197,13 +234,6 @@ def _crc32(path: Path, size: int) -> int:
 def _opened(path: Path) -> io.FileIO:
     """Open for reading and writing, made if need be; unbuffered, so that nothing is written later than it seems."""
     return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
-
-
-def _write(file: io.FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-    os.fsync(file.fileno())
 
 
 def _lock(file: io.FileIO, path: Path) -> None:

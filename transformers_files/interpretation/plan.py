@@ -106,18 +106,26 @@ class Plan:
     def n_cells(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """For each chunk the number of its first cell; at the end that of all cells."""
+        return [0, *accumulate(chunk_sizes(self.n_cells, self.chunk_cells))]
+
     @property
     def n_chunks(self) -> int:
-        return -(-self.n_cells // self.chunk_cells)
+        return len(self._starts) - 1
 
     def cells_in(self, chunks: int) -> int:
         """How many cells the first chunks have."""
-        return min(chunks * self.chunk_cells, self.n_cells)
+        return self._starts[chunks]
+
+    def chunk_size(self, index: int) -> int:
+        """How many cells one chunk has."""
+        return self._starts[index + 1] - self._starts[index]
 
     def chunk(self, index: int) -> list[Address]:
         """The cells of one chunk, in order."""
-        first = index * self.chunk_cells
-        return [self._address(number) for number in range(first, min(first + self.chunk_cells, self.n_cells))]
+        return [self._address(number) for number in range(self._starts[index], self._starts[index + 1])]
 
     def _address(self, number: int) -> Address:
         position = bisect_right(self._ends, number)
@@ -126,6 +134,12 @@ class Plan:
         rest, token = divmod(within, len(source.tokens))
         prompt, layer = divmod(rest, len(self.layers))
         return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token])
+
+
+def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
+    """How many cells each chunk has."""
+    for first in range(0, n_cells, chunk_cells):
+        yield min(chunk_cells, n_cells - first)
 
 
 def make_plan(

@@ -9,6 +9,7 @@ The records of a chunk depend on nothing but the job: not on the chunks that wer
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,11 @@ from .insert_layers import SAME
 from .plan import Address, Plan, Source
 from .prompts import InterpretationPrompt
 from .reading import Reading
-from .record import Record, token_pieces
+from .record import OK, Record, token_pieces
+from .shards import Piece
+
+Encode = Callable[[Sequence[Record]], bytes]
+"""How records become a part of a file."""
 
 
 class Job:
@@ -55,6 +60,12 @@ class Job:
             self._record(address, reading, interpretation)
             for (address, reading, _), interpretation in zip(found, interpretations)
         ]
+
+    def piece(self, chunk: int, encode: Encode) -> Piece:
+        """The records of one chunk as a file of this form has them."""
+        records = self.records(chunk)
+        failed = sum(record.status != OK for record in records)
+        return Piece(chunk, len(records), failed, encode(records))
 
     def _read(self, source: Source) -> Reading:
         """Cells come in the order of their sources, so the last reading is kept, and only that."""

@@ -1,0 +1,41 @@
+"""A run of four chunks, as the tests of outputs write it."""
+
+from __future__ import annotations
+
+from transformers.interpretation.manifest import Manifest
+from transformers.interpretation.record import OK, Record
+from transformers.interpretation.shards import Piece
+from transformers.interpretation.table import csv_rows
+
+SETTINGS = {"layers": "all", "versions": {"torch": "2", "transformers": "5"}}
+MANIFEST = Manifest(SETTINGS, {"model": "m", "threads": 2}, {"batch_size": 4, "chunk_cells": 3})
+CHUNKS = [
+    [
+        Record(
+            name=f"x_{chunk}",
+            category="x",
+            prompt='two\nlines, "quoted"',
+            prompt_output="",
+            prompt_token_list=("a", "b"),
+            layer_idx=chunk,
+            token_idx=row,
+            current_token="é",
+            repeat_prompt="r",
+            repeat_prompt_name="r",
+            interpretation=(1,) if row else (),
+            interpretation_text="=1" * 30,
+            interpretation_weights=(0.5,) if row else (),
+            interpretation_prob=(0.25,) if row else (),
+            token_source="prompt",
+            insert_layer=1,
+            status="ok" if row else "bad",
+        )
+        for row in range(3)
+    ]
+    for chunk in range(4)
+]
+RECORDS = [record for chunk in CHUNKS for record in chunk]
+
+
+def piece_of(number, records):
+    return Piece(number, len(records), sum(record.status != OK for record in records), csv_rows(records).encode())
