@@ -11,6 +11,7 @@ With several processes (`ranks`), rank 0 does this; the others `assist` with a r
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -235,13 +236,9 @@ def run(prepared: Prepared) -> Iterator[Progress]:
 def assist(prepared: Prepared) -> None:
     """What the ranks above 0 do instead. Raises ModelError and OutputError."""
     model = _load(prepared)
-    support(
-        prepared.ranks,
-        prepared.identity,
-        lambda manifest: _job(prepared, model, manifest),
-        prepared.request.output,
-        _encoder(prepared.request),
-    )
+    request, identity = prepared.request, prepared.identity
+    make_job = functools.partial(_job, prepared, model)
+    support(prepared.ranks, identity, make_job, request.output, _encoder(request))
 
 
 def _load(prepared: Prepared) -> nn.Module:

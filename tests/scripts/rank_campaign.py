@@ -1,0 +1,138 @@
+"""Run the script as several ranks and kill them at random moments; ask whether what they leave behind is whole.
+
+    rank_campaign.py SCRIPT FOLDER ARGUMENT ...
+
+Ranks are forked from here with torch imported and the model loaded, so that their time goes into chunks and writing;
+this process is their launcher. Every launch has another number of ranks, and kills one of them or all. FOLDER gets the
+outputs. Prints one line of JSON: how many launches ended before they were complete, how many tables were made, how
+many of those had other bytes than one process's; then what ranks wrote to stderr when their arguments were wrong in
+two ways, when they were interrupted, and when rank 1 raised an error, with their exit statuses in the order of ending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+from transformers.interpretation import batch, ranks
+from transformers.interpretation.loading import load_weights
+
+TABLES = 3
+SIZES = (2, 3, 1)
+CHUNK_CELLS = 8
+
+
+def main(script_path: str, folder: Path, arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    batch.CHUNK_CELLS = CHUNK_CELLS
+    ranks.LOOK_SECONDS = 0.02
+    batch.read_outline = functools.cache(batch.read_outline)
+    weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
+    batch.load_weights = lambda outline, **_: weights(outline)
+    weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
+    sys.path.insert(0, str(Path(script_path).parent))
+    script = importlib.import_module(Path(script_path).stem)
+    random.seed(0)
+
+    def launch(output: Path, size: int, *more: str) -> tuple[list[int], torch.distributed.TCPStore]:
+        """Processes, and the store that a launcher holds for them. What they say goes to a file beside the output."""
+        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+        processes = []
+        for rank in range(size):
+            process = os.fork()
+            if process:
+                processes.append(process)
+                continue
+            status = 99
+            with contextlib.suppress(BaseException):
+                said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(said, 1)
+                os.dup2(said, 2)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": True} if size > 1 else {}
+                os.environ.update({key: str(value) for key, value in (common | own).items()})
+                try:
+                    status = script.main([*arguments, *more, "--output", str(output)])
+                except SystemExit as error:
+                    status = error.code
+                except BaseException:
+                    traceback.print_exc()
+            os._exit(status)
+        return processes, store
+
+    def wait(processes: list[int]) -> list[int]:
+        """The statuses in the order of ending; as soon as one is not 0, the rest is told to end, as launchers do."""
+        statuses = []
+        while processes:
+            ended, status = os.wait()
+            processes.remove(ended)
+            statuses.append(os.waitstatus_to_exitcode(status))
+            if status and not any(statuses[:-1]):
+                time.sleep(0.2)
+                for process in processes:
+                    os.kill(process, signal.SIGTERM)
+        return statuses
+
+    def run(output: Path, size: int, after: float | None = None) -> bool:
+        """Whether the launch ended well. `after` so many seconds one of its ranks, or all, are killed."""
+        processes, _store = launch(output, size)
+        if after is not None:
+            time.sleep(after)
+            for process in random.choice([processes, [random.choice(processes)]]):
+                os.kill(process, signal.SIGKILL)
+        return not any(wait(processes))
+
+    def said(name: str, *more: str, interrupt: bool = False) -> str:
+        (folder / "said").unlink(missing_ok=True)
+        processes, _store = launch(folder / f"{name}.csv", 2, *more)
+        if interrupt:
+            while not list(folder.glob(f"{name}.csv.shards/*")):
+                time.sleep(0.05)
+            for process in processes:
+                os.kill(process, signal.SIGINT)
+        statuses = wait(processes)
+        return f"{(folder / 'said').read_text()}{statuses}"
+
+    began = time.monotonic()
+    whole = folder / "whole.csv"
+    assert run(whole, 1)
+    duration = time.monotonic() - began
+    counts = {"stopped": 0, "tables": 0, "different": 0}
+    for number in range(TABLES):
+        output = folder / f"{number}.csv"
+        sizes = itertools.cycle(SIZES[number:] + SIZES[:number])
+        for _ in range(3):
+            counts["stopped"] += not run(output, next(sizes), random.uniform(0.2, 0.9) * duration)
+        assert run(output, next(sizes))
+        counts["tables"] += 1
+        counts["different"] += output.read_bytes() != whole.read_bytes()
+        left = {path.name for path in folder.iterdir() if path.name.startswith(f"{number}.csv")}
+        assert left == {output.name, f"{output.name}.manifest.json"}, left
+    told = {"refused": said("refused", "--layers", "99"), "usage": said("usage", "--no-such-option")}
+    told["interrupted"] = said("interrupted", interrupt=True)
+    piece = batch.Job.piece
+
+    def failing(job: batch.Job, chunk: int, encode: object) -> object:
+        if os.environ.get("RANK") == "1":
+            raise ValueError("boom")
+        return piece(job, chunk, encode)
+
+    batch.Job.piece = failing
+    told["raised"] = said("raised")
+    print(json.dumps(counts | told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
