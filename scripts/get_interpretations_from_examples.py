@@ -104,7 +104,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm); default: all",
     )
     add(
-        "--tokens", default="all", help="all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5; default: all"
+        "--tokens",
+        default="all",
+        help="all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5); default: all",
+    )
+    add(
+        "--place",
+        default="residual",
+        help="where embeddings are read: residual (default), attention_output, mlp_input, mlp_output",
     )
     add(
         "--interpretation-prompt",

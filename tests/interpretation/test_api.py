@@ -85,6 +85,64 @@ def test_every_layer_and_token_of_prompt_and_output(model):
         assert (record.insert_layer, record.answer) == (1, None)
 
 
+def reading_of(model, prompt, place):
+    """What the layers have in one place, `[layers, sequence, hidden]`, kept by hooks on Llama's modules."""
+    ids = torch.tensor([TOKENIZER.encode(prompt, add_special_tokens=False)])
+    if place == "residual":
+        return torch.stack(model(ids, output_hidden_states=True).hidden_states)[:, 0]
+    seen = []
+    keep = {
+        "attention_output": lambda module, args, output: seen.append(output[0]),
+        "mlp_input": lambda module, args, output: seen.append(args[0]),
+        "mlp_output": lambda module, args, output: seen.append(output),
+    }[place]
+    modules = [layer.self_attn if place == "attention_output" else layer.mlp for layer in model.model.layers]
+    handles = [module.register_forward_hook(keep) for module in modules]
+    try:
+        model(ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack([state.reshape(ids.shape[1], -1) for state in seen])
+
+
+@pytest.mark.parametrize("minus", [None, "So long"])
+@pytest.mark.parametrize("place", ["residual", "attention_output", "mlp_input", "mlp_output"])
+@torch.no_grad()
+def test_places_means_and_differences(model, place, minus):
+    options = {"raw": True, "interpretation_prompt": SPEC, "insert_layer": 1, "prompt_output_tokens": 2, **OPTIONS}
+    found = interpret(
+        model, TOKENIZER, "Hello", place=place, minus=minus, layers="1,-1", tokens="mean(1:4),last,mean(all)", **options
+    )
+    states = reading_of(model, "Hello", place)
+    vectors = [states[:, 4], states[:, 1:4].mean(dim=1), states.mean(dim=1)]
+    names = ["o", "mean(1:4)", "mean(0:5)"]
+    if minus is not None:
+        other = reading_of(model, minus, place)
+        vectors = [
+            ours - its for ours, its in zip(vectors, [other[:, 6], other[:, 1:4].mean(dim=1), other.mean(dim=1)])
+        ]
+        names = ["o − g[6]", "mean(1:4) − mean(1:4)", "mean(0:5) − mean(0:7)"]
+    kinds = ["prompt", "mean", "mean"] if minus is None else ["difference"] * 3
+    last = len(states) - 1
+    assert last == (4 if place == "residual" else 3)
+    cells = [(layer, number) for layer in (1, last) for number in range(3)]
+    assert len(found) == len(cells)
+    for record, (layer, number) in zip(found, cells):
+        assert_says(record, said(model, SPEC.build(TOKENIZER), vectors[number][layer], 4))
+        assert (record.layer_idx, record.token_idx) == (layer, [4, 7, 8][number])
+        assert record.current_token == names[number]
+        assert record.prompt_token_list[record.token_idx] == names[number].partition(" − ")[0]
+        assert record.prompt_token_list[5:7] == tuple(TOKENIZER.convert_ids_to_tokens(greedy(model, "Hello", 2)))
+        assert (record.kind, record.place) == (kinds[number], place)
+        assert record.token_source == kinds[number] + ("" if place == "residual" else f", {place}")
+        assert record.prompt == ("Hello" if minus is None else "Hello\n−\nSo long")
+
+
+def greedy(model, prompt, n):
+    return reference_greedy(model, TOKENIZER.encode(prompt, add_special_tokens=False), {}, n)
+
+
 def test_choices_select_what_all_would_give(model):
     options = {"raw": True, "interpretation_prompt": SPEC, **OPTIONS}
     everything = {(r.layer_idx, r.token_idx): r for r in interpret(model, TOKENIZER, "Hello", **options)}
@@ -181,6 +239,10 @@ def test_interpretation_prompts_come_in_every_form(model):
         ({"prompt_output_tokens": -1}, "prompt_output_tokens is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"prompt_output_tokens": 300}, "the model takes 256"),
+        ({"place": "mlp"}, "place is 'mlp': use one of residual, attention_output, mlp_input, mlp_output"),
+        ({"place": "mlp_input", "layers": 4}, r"layers: 4 is out of range: there are 4 \(0 to 3"),
+        ({"layers": "mean(0:2)"}, r"layers: mean\(0:2\) is for tokens alone"),
+        ({"minus": "Hello"}, '"all" selects 2 of 2 tokens, of the other prompt 5 of 5'),
     ],
 )
 def test_bad_arguments_are_named(model, options, message):

@@ -35,7 +35,8 @@ def test_reads_every_key_and_its_default(write):
             "examples": [
                 {"prompt": "The capital of Italy is", "category": "fact", "raw": True, "answer": "Rome"},
                 {"prompt": "¿Qué? 漢字 🙂"},
-                {"prompt": "x", "category": "fact", "answer": None},
+                {"prompt": "x", "category": "fact", "answer": None, "minus": None},
+                {"prompt": "He is sad", "minus": "He is happy"},
             ]
         }
     )
@@ -43,6 +44,7 @@ def test_reads_every_key_and_its_default(write):
         Example(name="fact_1", prompt="The capital of Italy is", category="fact", raw=True, answer="Rome"),
         Example(name="example_2", prompt="¿Qué? 漢字 🙂", category="example", raw=False, answer=None),
         Example(name="fact_3", prompt="x", category="fact", raw=False, answer=None),
+        Example(name="example_4", prompt="He is sad", minus="He is happy"),
     ]
 
 
@@ -73,6 +75,8 @@ def test_syntax_errors_have_line_and_column(write):
         ({"examples": [{"prompt": 3}]}, 'example 1: "prompt" must be text, found a number'),
         ({"examples": [{"prompt": "x", "raw": 1}]}, 'example 1: "raw" must be true or false, found a number'),
         ({"examples": [{"prompt": "x", "answer": ["a"]}]}, 'example 1: "answer" must be text, found a list'),
+        ({"examples": [{"prompt": "x", "minus": ""}]}, 'example 1: "minus" is empty'),
+        ({"examples": [{"prompt": "x", "minus": ["y"]}]}, 'example 1: "minus" must be text, found a list'),
         ({"examples": [{"prompt": "x", "category": ""}]}, 'example 1: "category" is empty'),
         (
             {"examples": [{"prompt": "ab\ud800"}]},
@@ -137,7 +141,12 @@ VALUES = st.recursive(
 )
 ENTRIES = VALUES | st.fixed_dictionaries(
     {"prompt": st.text(st.characters(exclude_categories=()), max_size=9) | VALUES},
-    optional={"category": st.text(max_size=3) | VALUES, "raw": st.booleans() | VALUES, "answer": VALUES, "x": VALUES},
+    optional={
+        "category": st.text(max_size=3) | VALUES,
+        "raw": st.booleans() | VALUES,
+        "answer": VALUES,
+        "minus": VALUES,
+    },
 )
 
 

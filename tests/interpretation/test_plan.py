@@ -65,6 +65,35 @@ def test_what_is_interpreted():
     assert plan_of([raw], prompt_output_tokens=0).sources[0].tokens == (0, 1, 2)
 
 
+def test_other_places_have_one_layer_less():
+    raw = Example("fact_1", "abc", raw=True)
+    assert plan_of([raw], place="mlp_output").layers == (0, 1, 2, 3)
+    assert plan_of([raw], place="mlp_output", layers=Selection("-1")).layers == (3,)
+    assert problems_of([raw], place="mlp_input", layers=Selection("4")) == [
+        "layers: 4 is out of range: there are 4 (0 to 3, or -1 to -4)"
+    ]
+
+
+def test_a_difference_takes_each_part_in_both_prompts():
+    example = Example("x_1", "abc", raw=True, minus="defgh")
+    source = plan_of([example], tokens=Selection("last,mean(all),1")).sources[0]
+    assert source.text == "abc\n−\ndefgh"
+    assert source.tokens == (1, 2, range(3))
+    assert TOKENIZER.convert_ids_to_tokens(list(source.minus.input_ids)) == ["d", "e", "f", "g", "h"]
+    assert source.minus.tokens == (1, 4, range(5))
+    same_length = Example("x_1", "abc", raw=True, minus="abd")
+    assert plan_of([same_length], prompt_output_tokens=3).sources[0].tokens == (0, 1, 2)  # of the prompts alone
+    turns = plan_of([Example("x_1", "abc", minus="de")], tokens=Selection("last")).sources[0]
+    assert turns.text == "[INST] abc [/INST]\n−\n[INST] de [/INST]"
+    assert problems_of([example, Example("y_2", "abc", raw=True, minus="z" * 65)], tokens=Selection("all")) == [
+        'x_1: tokens: "all" selects 3 of 3 tokens, of the other prompt 5 of 5; '
+        "write last, indices that both have, or mean(all)",
+        'y_2: "minus" has 65 tokens and 0 new ones; the model takes 64',
+        'y_2: tokens: "all" selects 3 of 3 tokens, of the other prompt 65 of 65; '
+        "write last, indices that both have, or mean(all)",
+    ]
+
+
 def test_a_prompt_is_a_user_turn_unless_raw():
     turn = plan_of([Example("x_1", "abc")]).sources[0]
     assert turn.text == "[INST] abc [/INST]"

@@ -64,7 +64,7 @@ def test_states_held_in_small_blocks_give_the_same(model, monkeypatch):
     seen = []
     capture = reading.capture
     monkeypatch.setattr(
-        reading, "capture", lambda m, i, layers, tokens: seen.append(layers) or capture(m, i, layers, tokens)
+        reading, "capture", lambda m, i, layers, *where: seen.append(layers) or capture(m, i, layers, *where)
     )
     job_of(model, 50, **every).records(0)
     assert all(len(layers) == 1 for layers in seen)

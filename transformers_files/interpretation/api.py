@@ -3,6 +3,8 @@
 results = interpret(model, tokenizer, "The capital of Italy is", layers="10:25", tokens="last", raw=True)
 results.dataframe()
 
+results = interpret(model, tokenizer, "He is sad", minus="He is happy", place="mlp_output", tokens="last,mean(all)")
+
 results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], names=["happy - sad"])
 """
 
@@ -16,6 +18,7 @@ from torch import nn
 
 from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
 from .examples import Example
+from .families import RESIDUAL, check_place
 from .insert_layers import InsertLayer
 from .plan import CHUNK_CELLS, Limits, build_prompts, make_plan
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
@@ -26,7 +29,7 @@ from .selection import Selection
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec
-    Indices = str | int | slice | Sequence[int] | None
+    Indices = str | int | slice | Sequence[int | range] | None
 
 
 def interpret(
@@ -36,6 +39,8 @@ def interpret(
     *,
     layers: Indices = None,
     tokens: Indices = None,
+    place: str = RESIDUAL,
+    minus: str | None = None,
     interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
     raw: bool = False,
     insert_layer: InsertLayer | Sequence[int] = 1,
@@ -54,7 +59,12 @@ def interpret(
         layers: indices into the n_layers + 1 hidden states; the last is after the final norm. An int, several, a
             slice, or the command line's syntax: "all", "0,5,10", "0:30:5". None: all.
         tokens: the same for token positions, and "last". None and "all": those of the prompt and of its generated
-            output; anything else selects among the prompt's alone.
+            output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
+            over a span.
+        place: where embeddings are read: "residual", or within each decoder layer "attention_output", "mlp_input",
+            "mlp_output"; see `families.PLACES`.
+        minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
+            prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.
         raw: feed the prompt as it is; otherwise it becomes a user turn.
         insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
@@ -74,9 +84,10 @@ def interpret(
     """
     settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
     _check_evaluation_mode(model)
+    check_place(place)
     plan = make_plan(
         tokenizer,
-        [Example(name="example_1", prompt=prompt, raw=raw)],
+        [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
         _prompts(interpretation_prompt),
         Limits.of(model),
         settings,
@@ -84,6 +95,7 @@ def interpret(
         tokens=Selection.of(tokens),
         prompt_output_tokens=prompt_output_tokens,
         chunk_cells=CHUNK_CELLS,
+        place=place,
     )
     batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
     job = Job(model, tokenizer, plan, settings, batch_size=batch_size)

@@ -28,6 +28,7 @@ from torch import nn
 
 from .engine import InterpretationSettings, resolve_batch_size
 from .examples import Example, read_examples
+from .families import RESIDUAL, check_place, place_module
 from .insert_layers import InsertLayer
 from .loading import ModelError, Outline, load_weights, read_outline, resolve_device, resolve_dtype
 from .manifest import Manifest, OutputError, package_fingerprint
@@ -60,6 +61,7 @@ class Request:
     output: Path
     layers: str = "all"
     tokens: str = "all"
+    place: str = RESIDUAL
     interpretation_prompts: tuple[str, ...] = ("describe",)
     """Built-in names or JSON files."""
     insert_layer: InsertLayer = 1
@@ -111,6 +113,8 @@ def check(request: Request) -> Checked:
     for name in ("layers", "tokens"):
         with _collected(problems, f"{name}: "):
             selections[name] = Selection(getattr(request, name))
+    with _collected(problems):
+        check_place(request.place)
     with _collected(problems):
         settings = InterpretationSettings(
             request.insert_layer, request.replacing_mode, request.overlay_strength, request.max_new_tokens
@@ -188,7 +192,10 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
             tokens=checked.tokens,
             prompt_output_tokens=request.prompt_output_tokens,
             chunk_cells=CHUNK_CELLS,
+            place=request.place,
         )
+        for layer in plan.layers if request.place != RESIDUAL else ():
+            place_module(outline.skeleton, layer, request.place)
         identity = _identity(request, checked, outline, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:
@@ -271,6 +278,7 @@ def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, 
         "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
         "layers": checked.layers.text,
         "tokens": checked.tokens.text,
+        "place": request.place,
         **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
         "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",

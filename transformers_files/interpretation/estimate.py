@@ -145,7 +145,10 @@ def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     own_output = _pass(length) + _decoding(length, new) if new else Work()
     blocks = -(-len(plan.layers) // layers_at_once(len(source.tokens), size.hidden))
     passes = blocks if blocks == 1 else blocks * len(plan.prompts)  # cells go through all layers prompt by prompt
-    return own_output + _pass(length + new, logits=0) * passes
+    read = _pass(length + new, logits=0)
+    if source.minus is not None:
+        read += _pass(len(source.minus.input_ids), logits=0)
+    return own_output + read * passes
 
 
 def _cells_of_prompt(plan: Plan) -> int:

@@ -4,8 +4,8 @@
 
 `prompt` is required. `category` (default "example") groups examples and gives them their names; `raw` (default false)
 says that the prompt is fed to the model as it is, not as a user turn; `answer` (optional) is what the prompt does not
-say. Everything wrong with a file is reported at once, each problem with its place. Keys that mean nothing are warned
-about, once per example.
+say; `minus` (optional) is another prompt, whose hidden embeddings are subtracted from this one's. Everything wrong with
+a file is reported at once, each problem with its place. Keys that mean nothing are warned about, once per example.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_CATEGORY = "example"
-_KEYS = ("prompt", "category", "raw", "answer")
+_KEYS = ("prompt", "category", "raw", "answer", "minus")
 _SHOWN_PROBLEMS = 50
 _SHOWN_LENGTH = 40
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -51,6 +51,8 @@ class Example:
     """True: the model sees the prompt as it is. False: the prompt becomes a user turn."""
     answer: str | None = None
     """What the prompt does not say and the model may be thinking of."""
+    minus: str | None = None
+    """Another prompt, `raw` as this one is: differences are interpreted, this prompt's embeddings minus that one's."""
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -135,8 +137,8 @@ def _example(number: int, entry: Any, problems: list[str], notes: list[str]) -> 
     problems.extend(f'{place}: key "{_shown(key)}" is given twice' for key in entry.twice)
     if "prompt" not in entry:
         problems.append(f'{place}: no "prompt"{_did_you_mean("prompt", [key for key in entry if key not in _KEYS])}')
-    for key in ("prompt", "category", "answer"):
-        if key in entry and not (key == "answer" and entry[key] is None):
+    for key in ("prompt", "category", "answer", "minus"):
+        if key in entry and not (key in ("answer", "minus") and entry[key] is None):
             problems.extend(f'{place}: "{key}" {problem}' for problem in _text_problems(entry[key]))
     if not isinstance(entry.get("raw", False), bool):
         problems.append(f'{place}: "raw" must be true or false, found {_kind(entry["raw"])}')
@@ -153,6 +155,7 @@ def _example(number: int, entry: Any, problems: list[str], notes: list[str]) -> 
         category=category,
         raw=entry.get("raw", False),
         answer=entry.get("answer"),
+        minus=entry.get("minus"),
     )
 
 

@@ -19,9 +19,10 @@ from torch import nn
 
 from .engine import InterpretationSettings
 from .examples import Example
-from .families import decoder, decoder_layers
+from .families import RESIDUAL, decoder, decoder_layers
 from .insert_layers import SAME
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, encode_prompt, user_turn
+from .record import MINUS
 from .selection import Selection
 
 CHUNK_CELLS = 256
@@ -63,14 +64,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Subtrahend:
+    """The other prompt of a difference, as the model sees it."""
+
+    input_ids: tuple[int, ...]
+    tokens: tuple[int | range, ...]
+    """What is subtracted from each of the source's tokens."""
+
+
+@dataclass(frozen=True)
 class Source:
     """An example as the model sees it."""
 
     example: Example
     text: str
+    """Of a difference both prompts, with a minus sign on a line of its own between them."""
     input_ids: tuple[int, ...]
-    tokens: tuple[int, ...]
-    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens."""
+    tokens: tuple[int | range, ...]
+    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens. Then ranges: the
+    means over them."""
+    minus: Subtrahend | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,9 @@ class Address:
     source: Source
     prompt: InterpretationPrompt
     layer: int
-    """Index into the n_layers + 1 hidden states."""
-    token: int
+    """Index into the n_layers + 1 hidden states, or of the decoder layer within which another place is."""
+    token: int | range
+    """A position, or those that are averaged over."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +105,12 @@ class Plan:
     sources: tuple[Source, ...]
     prompts: tuple[InterpretationPrompt, ...]
     layers: tuple[int, ...]
-    """Ascending indices into the n_layers + 1 hidden states."""
+    """Ascending; see `Address.layer`."""
     prompt_output_tokens: int
     """How many tokens the model adds to each source, at most."""
     chunk_cells: int
+    place: str = RESIDUAL
+    """Where in a layer embeddings are read; one of `families.PLACES`."""
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -153,10 +169,12 @@ def make_plan(
     tokens: Selection,
     prompt_output_tokens: int,
     chunk_cells: int,
+    place: str = RESIDUAL,
 ) -> Plan:
     """Check everything against the model's limits and its tokenizer, and plan the work.
 
     `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
+    Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
     Raises PlanError with all problems.
     """
     problems: list[str] = []
@@ -164,7 +182,7 @@ def make_plan(
         problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
     chosen: tuple[int, ...] = ()
     try:
-        chosen = layers.resolve(limits.n_layers + 1)
+        chosen = layers.resolve(limits.n_layers + (place == RESIDUAL))
     except ValueError as error:
         problems.append(f"layers: {error}")
     if settings.insert_layer == SAME and limits.n_layers in chosen:
@@ -176,7 +194,7 @@ def make_plan(
     sources = tuple(_source(tokenizer, example, tokens, prompt_output_tokens, limits, problems) for example in examples)
     if problems:
         raise PlanError(problems)
-    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells)
+    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place)
 
 
 def build_prompts(
@@ -230,12 +248,22 @@ def _build(
 def _source(
     tokenizer: Any, example: Example, tokens: Selection, new_tokens: int, limits: Limits, problems: list[str]
 ) -> Source:
-    text = example.prompt if example.raw else user_turn(tokenizer, example.prompt)
-    ids = tuple(encode_prompt(tokenizer, example.prompt, raw=example.raw))
+    text, ids = _as_read(tokenizer, example.prompt, example.raw)
     problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
-    chosen: tuple[int, ...] = ()
     try:
-        chosen = tuple(range(len(ids) + new_tokens)) if tokens.is_all else tokens.resolve(len(ids))
+        if example.minus is None:
+            chosen = tuple(range(len(ids) + new_tokens)) if tokens.is_all else tokens.positions(len(ids))
+            return Source(example, text, ids, chosen)
+        other_text, other_ids = _as_read(tokenizer, example.minus, example.raw)
+        problems += [f'{example.name}: "minus" {problem}' for problem in limits.problems(other_ids, 0)]
+        pairs = tokens.pairs(len(ids), len(other_ids))
+        minus = Subtrahend(other_ids, tuple(pairs.values()))
+        return Source(example, f"{text}\n{MINUS.strip()}\n{other_text}", ids, tuple(pairs), minus)
     except ValueError as error:
         problems.append(f"{example.name}: tokens: {error}")
-    return Source(example, text, ids, chosen)
+    return Source(example, text, ids, ())
+
+
+def _as_read(tokenizer: Any, prompt: str, raw: bool) -> tuple[str, tuple[int, ...]]:
+    """The text that the model sees, and its token ids."""
+    return prompt if raw else user_turn(tokenizer, prompt), tuple(encode_prompt(tokenizer, prompt, raw=raw))

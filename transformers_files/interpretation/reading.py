@@ -10,9 +10,11 @@ from torch import nn
 
 from .cache import empty_cache
 from .capture import capture
+from .families import RESIDUAL
 from .logits import end_of_sequence_ids, input_device, next_logits
 from .plan import Source
-from .record import token_pieces
+from .record import MINUS, token_pieces
+from .selection import span_name
 
 CAPTURED_BYTES = 256 * 2**20
 """Hidden states held at once, unless those of a single layer are more."""
@@ -37,31 +39,64 @@ def layers_at_once(tokens: int, hidden: int) -> int:
 
 
 class Reading:
-    """The token ids of a source, outputs included, and its hidden states.
+    """The token ids of a source, outputs included, and its hidden embeddings, minus the other prompt's of a difference.
 
     Of these, as many consecutive layers are held at once as CAPTURED_BYTES allows.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, source: Source, layers: Sequence[int], prompt_output_tokens: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        source: Source,
+        layers: Sequence[int],
+        prompt_output_tokens: int,
+        place: str = RESIDUAL,
     ) -> None:
         output = continue_greedily(model, source.input_ids, prompt_output_tokens)
         self.source = source
         self.input_ids = (*source.input_ids, *output)
         """Of the prompt and its output."""
-        self.tokens = tuple(tokenizer.convert_ids_to_tokens(list(self.input_ids)))
-        """Their raw token strings."""
+        self._spans = [token for token in source.tokens if isinstance(token, range)]
+        self.tokens = (*_strings(tokenizer, self.input_ids), *map(span_name, self._spans))
+        """Their raw token strings, then the names of the means."""
         self.output_text = "".join(token_pieces(tokenizer, output))
         self._model = model
+        self._tokenizer = tokenizer
         self._layers = layers
-        self._rows = {token: row for row, token in enumerate(t for t in source.tokens if t < len(self.input_ids))}
+        self._place = place
+        there = [token for token in source.tokens if isinstance(token, range) or token < len(self.input_ids)]
+        self._rows = {token: row for row, token in enumerate(there)}
         self._block: dict[int, torch.Tensor] = {}
 
-    def has(self, token: int) -> bool:
+    def has(self, token: int | range) -> bool:
         """Whether the token exists: the output may have ended before it."""
         return token in self._rows
 
-    def vector(self, layer: int, token: int) -> torch.Tensor:
+    def index(self, token: int | range) -> int:
+        """Where `tokens` has the token or the name of the mean."""
+        return len(self.input_ids) + self._spans.index(token) if isinstance(token, range) else token
+
+    def name(self, token: int | range) -> str:
+        """Its string in `tokens`; of a difference also the other prompt's, and where that stands: "Ġis − Ġwas[6]"."""
+        ours = self.tokens[self.index(token)]
+        if self.source.minus is None:
+            return ours
+        its = self.source.minus.tokens[self._rows[token]]
+        if isinstance(its, range):
+            return f"{ours}{MINUS}{span_name(its)}"
+        (its_string,) = _strings(self._tokenizer, [self.source.minus.input_ids[its]])
+        return f"{ours}{MINUS}{its_string}[{its}]"
+
+    def kind(self, token: int | range) -> str:
+        """What the record calls it: see `Record.token_source`."""
+        if self.source.minus is not None:
+            return "difference"
+        if isinstance(token, range):
+            return "mean"
+        return "prompt" if token < len(self.source.input_ids) else "output"
+
+    def vector(self, layer: int, token: int | range) -> torch.Tensor:
         """The hidden embedding `[hidden]`."""
         if layer not in self._block:
             self._block = {}  # before the next block is made, so that two are never held at once
@@ -73,5 +108,18 @@ class Reading:
         size = layers_at_once(len(self._rows), self._model.get_input_embeddings().weight.shape[-1])
         first = self._layers.index(layer) // size * size
         block = self._layers[first : first + size]
-        input_ids = torch.tensor([self.input_ids], device=input_device(self._model))
-        return dict(zip(block, capture(self._model, input_ids, block, list(self._rows))))
+        states = self._states(self.input_ids, block, list(self._rows))
+        if self.source.minus is not None:
+            other = self._states(self.source.minus.input_ids, block, self.source.minus.tokens)
+            exact = torch.promote_types(states.dtype, torch.float32)
+            states = states.to(exact) - other.to(exact)
+        return dict(zip(block, states))
+
+    def _states(self, input_ids: Sequence[int], layers: Sequence[int], tokens: Sequence[int | range]) -> torch.Tensor:
+        """`[len(layers), len(tokens), hidden]`"""
+        ids = torch.tensor([input_ids], device=input_device(self._model))
+        return capture(self._model, ids, layers, tokens, self._place)
+
+
+def _strings(tokenizer: Any, input_ids: Sequence[int]) -> tuple[str, ...]:
+    return tuple(tokenizer.convert_ids_to_tokens(list(input_ids)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .families import RESIDUAL
 from .insert_layers import InsertLayer
 
 COLUMNS = (
@@ -32,6 +33,9 @@ COLUMNS = (
 `current_token`)."""
 
 OK = "ok"
+_SEPARATOR = ", "
+MINUS = " − "
+"""Between what a difference is made of."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,19 @@ class Record:
     """The example's name."""
     category: str
     prompt: str
-    """The text that the model saw."""
+    """The text that the model saw; of a difference both, with a minus sign on a line of its own between them."""
     prompt_output: str
     """The model's own continuation of the prompt, decoded."""
     prompt_token_list: tuple[str, ...]
-    """Raw token strings of the prompt and of its generated output."""
+    """Raw token strings of the prompt and of its generated output; then the names of the means, "mean(2:5)"."""
     layer_idx: int | None
-    """Which of the n_layers + 1 hidden states; None for vectors that come from no layer."""
+    """Which of the n_layers + 1 hidden states, or of another place the decoder layer; None for vectors that come from
+    no layer."""
     token_idx: int
     """Position in `prompt_token_list`; for vectors their index."""
     current_token: str
-    """The raw token string at `token_idx`."""
+    """What `prompt_token_list` has at `token_idx`; of a difference also what was subtracted, and its position in the
+    other prompt: "Ġis − Ġwas[6]"."""
     repeat_prompt: str
     """The interpretation prompt's text, placeholders included."""
     repeat_prompt_name: str
@@ -64,7 +70,8 @@ class Record:
     interpretation_prob: tuple[float | None, ...]
     """Probability of each token with the embedding."""
     token_source: str
-    """"prompt", "output" (the model generated the token) or "vector"."""
+    """"prompt", "output" (the model generated the token), "mean" (over tokens of the prompt), "difference" (of two
+    prompts) or "vector"; then the place, if it is not the residual stream: "prompt, mlp_output"."""
     insert_layer: InsertLayer
     """Decoder layer, or layers, at whose input it went in; "same": `layer_idx`."""
     status: str = OK
@@ -72,6 +79,23 @@ class Record:
     answer: str | None = None
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column of the CSV."""
+
+    @property
+    def kind(self) -> str:
+        """The first part of `token_source`."""
+        return self.token_source.partition(_SEPARATOR)[0]
+
+    @property
+    def place(self) -> str:
+        """Where in a layer it was read; one of `families.PLACES`, or "" for a vector."""
+        if self.kind == "vector":
+            return ""
+        return self.token_source.partition(_SEPARATOR)[2] or RESIDUAL
+
+
+def token_source(kind: str, place: str) -> str:
+    """The two of them as a record has them."""
+    return kind if place == RESIDUAL else f"{kind}{_SEPARATOR}{place}"
 
 
 def token_pieces(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from .insert_layers import SAME
 from .plan import Address, Plan, Source
 from .prompts import InterpretationPrompt
 from .reading import Reading
-from .record import OK, Record, token_pieces
+from .record import OK, Record, token_pieces, token_source
 from .shards import Piece
 
 Encode = Callable[[Sequence[Record]], bytes]
@@ -72,7 +72,12 @@ class Job:
         if self._reading is None or self._reading.source is not source:
             self._reading = None
             self._reading = Reading(
-                self._model, self._tokenizer, source, self.plan.layers, self.plan.prompt_output_tokens
+                self._model,
+                self._tokenizer,
+                source,
+                self.plan.layers,
+                self.plan.prompt_output_tokens,
+                self.plan.place,
             )
         return self._reading
 
@@ -85,9 +90,9 @@ class Job:
             prompt_output=reading.output_text,
             prompt_token_list=reading.tokens,
             layer_idx=address.layer,
-            token_idx=address.token,
-            current_token=reading.tokens[address.token],
-            token_source="prompt" if address.token < len(address.source.input_ids) else "output",
+            token_idx=reading.index(address.token),
+            current_token=reading.name(address.token),
+            token_source=token_source(reading.kind(address.token), self.plan.place),
             answer=example.answer,
             **interpretation_fields(self._tokenizer, address.prompt, self._settings, interpretation),
         )

@@ -1,4 +1,7 @@
-"""Which layers, which tokens: `all`, `last`, `0,5,10`, `0:30:5`, negative indices, and any of them joined by commas."""
+"""Which layers, which tokens: `all`, `last`, `0,5,10`, `0:30:5`, negative indices, and any of them joined by commas.
+
+Of tokens also averages: `mean(2:5)`, `mean(all)`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 
 ALL = "all"
 LAST = "last"
+_MEAN = re.compile(r"mean\((.*)\)")
 _INDEX = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 
 
@@ -24,15 +28,19 @@ class Selection:
             _parse(part)
 
     @classmethod
-    def of(cls, choice: str | int | slice | Sequence[int] | None) -> Selection:
-        """From what a user of Python writes: None, "0:30:5", 3, slice(0, 30, 5), [3, 4], range(5)."""
+    def of(cls, choice: str | int | slice | Sequence[int | range] | None) -> Selection:
+        """From what a user of Python writes: None, "0:30:5", 3, slice(0, 30, 5), [3, 4], range(5).
+
+        A range inside a list is the mean over it: [3, range(2, 5)] is "3,mean(2:5)".
+        """
         if choice is None:
             return cls(ALL)
         if isinstance(choice, str):
             return cls(choice)
         if isinstance(choice, slice):
             return cls(":".join("" if part is None else str(part) for part in (choice.start, choice.stop, choice.step)))
-        return cls(",".join(str(index) for index in ([choice] if hasattr(choice, "__index__") else choice)))
+        parts = [choice] if hasattr(choice, "__index__") else choice
+        return cls(",".join(span_name(part) if isinstance(part, range) else str(part) for part in parts))
 
     @property
     def is_all(self) -> bool:
@@ -41,40 +49,86 @@ class Selection:
     def resolve(self, length: int) -> tuple[int, ...]:
         """The selected indices into a sequence of `length`, ascending, each once.
 
-        Raises ValueError for an index out of range, and when nothing is selected.
+        Raises ValueError for an index out of range, for a mean, and when nothing is selected.
         """
-        everything = range(length)
-        found: set[int] = set()
+        found = self.positions(length)
+        for position in found:
+            if isinstance(position, range):
+                raise ValueError(f"{span_name(position)} is for tokens alone")
+        return found
+
+    def positions(self, length: int) -> tuple[int | range, ...]:
+        """The selected indices, ascending, then the ranges to average, in the order given; each once.
+
+        Raises ValueError for an index out of range, and when nothing is selected or averaged.
+        """
+        return tuple(self.pairs(length, length))
+
+    def pairs(self, length: int, other: int) -> dict[int | range, int | range]:
+        """For each of the `positions` in a sequence of `length` the one in a sequence of length `other`.
+
+        Raises ValueError as `positions` does, and where a part selects more of one sequence than of the other.
+        """
+        found: dict[int | range, int | range] = {}
         for part in self._parts():
-            index = _parse(part)
-            if isinstance(index, slice):
-                found.update(everything[index])
-            elif -length <= index < length:
-                found.add(everything[index])
-            else:
-                raise ValueError(f"{index} is out of range: there are {length} (0 to {length - 1}, or -1 to {-length})")
+            ours, theirs = _select(part, length), _select(part, other)
+            if len(ours) != len(theirs):
+                raise ValueError(
+                    f'"{part}" selects {len(ours)} of {length} tokens, of the other prompt {len(theirs)} of {other}; '
+                    f"write {LAST}, indices that both have, or mean({part})"
+                )
+            for position, its in zip(ours, theirs):
+                found.setdefault(position, its)
         if not found:
             raise ValueError(f'"{self.text}" selects none of {length}')
-        return tuple(sorted(found))
+        indices = sorted(position for position in found if not isinstance(position, range))
+        spans = [position for position in found if isinstance(position, range)]
+        return {position: found[position] for position in (*indices, *spans)}
 
     def _parts(self) -> list[str]:
         return self.text.split(",")
 
 
-def _parse(part: str) -> int | slice:
-    if part == ALL:
-        return slice(None)
-    if part == LAST:
-        return -1
-    bounds = part.split(":")
+def span_name(span: range) -> str:
+    """How a mean over a range is written."""
+    step = "" if span.step == 1 else f":{span.step}"
+    return f"mean({span.start}:{span.stop}{step})"
+
+
+def _select(part: str, length: int) -> list[int | range]:
+    index, averaged = _parse(part)
+    if not isinstance(index, slice):
+        if not -length <= index < length:
+            raise ValueError(f"{index} is out of range: there are {length} (0 to {length - 1}, or -1 to -{length})")
+        return [index % length]
+    span = range(length)[index]
+    if not averaged:
+        return list(span)
+    if not span:
+        raise ValueError(f'"{part}" averages none of {length}')
+    return [span if span.step > 0 else span[::-1]]
+
+
+def _parse(part: str) -> tuple[int | slice, bool]:
+    """The index or slice, and whether it is averaged over."""
+    mean = _MEAN.fullmatch(part)
+    inner = mean[1] if mean else part
+    if inner == ALL:
+        return slice(None), mean is not None
+    if inner == LAST and not mean:
+        return -1, False
+    bounds = inner.split(":")
     if len(bounds) > 3 or not all(_INDEX.fullmatch(bound) or (bound == "" and len(bounds) > 1) for bound in bounds):
         shown = part if len(part) <= 40 else part[:37] + "..."
         raise ValueError(
-            f'"{shown}" is not an index: write {ALL}, {LAST}, 0,5,10 or 0:30:5; negative counts from the end'
+            f'"{shown}" is not an index: write {ALL}, {LAST}, 0,5,10, 0:30:5 or, of tokens, mean(2:5); '
+            "negative counts from the end"
         )
     numbers = [int(bound) if bound else None for bound in bounds]
-    if len(numbers) == 1:
-        return numbers[0]
     if numbers[2:] == [0]:
         raise ValueError(f'"{part}" has step 0')
-    return slice(*numbers)
+    if len(numbers) > 1:
+        return slice(*numbers), mean is not None
+    if mean:
+        raise ValueError(f'"{part}" averages a single token: write a span, mean(2:5)')
+    return numbers[0], False

@@ -92,7 +92,7 @@ def answer_shares(records: Sequence[Record]) -> dict[str, dict[int, float]]:
         for reading in example.readings if example.answer else ():
             named: dict[int, bool] = {}
             for record in reading.records.values():
-                if record.layer_idx is not None and record.token_source == "prompt" and record.status == "ok":
+                if record.layer_idx is not None and record.kind != "output" and record.status == "ok":
                     named[record.layer_idx] = named.get(record.layer_idx, False) or names_answer(record)
             for layer, verdict in named.items():
                 verdicts.setdefault(reading.label, {}).setdefault(layer, []).append(verdict)

@@ -68,7 +68,7 @@ class Grid {
 
   #head() {
     const head = part("thead", "rowgroup"), sources = part("tr", "row", "sources"), tokens = part("tr", "row");
-    const said = { prompt: "prompt tokens", output: "generated", vector: "vectors" };
+    const said = { prompt: "prompt tokens", output: "generated", mean: "means", difference: "differences", vector: "vectors" };
     sources.append(part("th", "columnheader", "corner", ""));
     tokens.append(part("th", "columnheader", "corner", "layer"));
     let group = null, span = 0;

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from ..families import RESIDUAL
 from ..insert_layers import insert_layer_text
+from ..record import MINUS
 from ..results import Record
 from .strings import inert, readable_tokens, visible
+
+_Key = tuple[str, str, str, str]
+"""Name and text of the interpretation prompt, insert layer, place."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,12 @@ class Column:
     text: str
     """The token with spaces and newlines made visible."""
     source: str
-    """"prompt", "output" or "vector"."""
+    """`Record.kind`"""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one interpretation prompt, inserted at one layer, says about an example."""
+    """What one interpretation prompt, inserted at one layer, says about an example's embeddings of one place."""
 
     label: str
     prompt: str
@@ -100,9 +105,9 @@ def _mean(numbers: Sequence[float | None] | None) -> float | None:
 
 def _example(records: list[Record]) -> Example:
     first = records[0]
-    readings: dict[tuple[str, str, str], dict[tuple[int | None, int], Record]] = {}
+    readings: dict[_Key, dict[tuple[int | None, int], Record]] = {}
     for record in records:
-        key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer))
+        key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
         readings.setdefault(key, {})[record.layer_idx, record.token_idx] = record
     return Example(
         name=first.name,
@@ -124,20 +129,26 @@ def _columns(records: list[Record]) -> tuple[Column, ...]:
     tokens = {record.token_idx: record for record in records}
     ordered = [tokens[index] for index in sorted(tokens)]
     # The alphabet of the vocabulary shows in the whole text better than in the few tokens that were asked for.
-    raw = [record.current_token for record in ordered]
-    texts = readable_tokens([*raw, *(ordered[0].prompt_token_list or ())])
-    return tuple(
-        Column(record.token_idx, _column_text(record, text), record.token_source)
-        for record, text in zip(ordered, texts)
-    )
+    alphabet = [part for record in ordered for part in _parts(record)]
+    alphabet += ordered[0].prompt_token_list or ()
+    readable = dict(zip(alphabet, readable_tokens(alphabet)))
+    return tuple(Column(record.token_idx, _column_text(record, readable), record.kind) for record in ordered)
 
 
-def _column_text(record: Record, token: str) -> str:
-    return inert(record.current_token) if record.token_source == "vector" else visible(token)
+def _column_text(record: Record, readable: Mapping[str, str]) -> str:
+    if record.kind == "vector":
+        return inert(record.current_token)
+    return MINUS.join(visible(readable[part]) for part in _parts(record))
 
 
-def _label(key: tuple[str, str, str], keys: list[tuple[str, str, str]]) -> str:
-    """The prompt's name, with the insert layer where the name alone would not tell two readings apart."""
-    name, _, insert_layer = key
-    same_name = [other for other in keys if other[0] == name]
-    return name if len(same_name) == 1 else f"{name} · layer {insert_layer} · {same_name.index(key) + 1}"
+def _parts(record: Record) -> list[str]:
+    """The tokens that `current_token` names."""
+    return record.current_token.split(MINUS) if record.kind == "difference" else [record.current_token]
+
+
+def _label(key: _Key, keys: list[_Key]) -> str:
+    """The prompt's name and the place, with the insert layer where that would not tell two readings apart."""
+    name, _, insert_layer, place = key
+    label = name if place in ("", RESIDUAL) else f"{name} · {place.replace('_', ' ')}"
+    alike = [other for other in keys if (other[0], other[3]) == (name, place)]
+    return label if len(alike) == 1 else f"{label} · layer {insert_layer} · {alike.index(key) + 1}"

@@ -4,6 +4,8 @@ const ROWS = 400; // of a table that are made in one go
 const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
   ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["status", "short"]];
 
+const WHAT = { vector: "vector", difference: "difference at token", mean: "no." }; // anything else is a token
+
 const $ = (id) => document.getElementById(id);
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 const views = [...document.querySelectorAll(".view")];
@@ -147,7 +149,7 @@ function tell(number, cell) {
   const example = data.examples[number], words = $("words");
   const [index, text, source] = example.columns.find((column) => column[0] === cell[TOKEN]);
   const reading = example.readings[readingOf[number]];
-  const place = [example.name, cell[LAYER] === null ? "" : `layer ${cell[LAYER]}`, `${source === "vector" ? "vector" : "token"} ${index} ${text.slice(0, SHOWN)}`, reading.label];
+  const place = [example.name, cell[LAYER] === null ? "" : `layer ${cell[LAYER]}`, `${WHAT[source] ?? "token"} ${index} ${text.slice(0, SHOWN)}`, reading.label];
   const parts = place.filter(Boolean).map((name) => element("b", "", name));
   if (failed(cell)) {
     words.replaceChildren(element("span", "failed", cell[MEAN]));

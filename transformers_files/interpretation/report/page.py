@@ -92,7 +92,7 @@ def lowest_layer_naming(example: Example) -> int | None:
         record.layer_idx
         for reading in example.readings
         for record in reading.records.values()
-        if record.token_source == "prompt" and record.layer_idx is not None and names_answer(record)
+        if record.kind != "output" and record.layer_idx is not None and names_answer(record)
     ]
     return min(layers, default=None)
 

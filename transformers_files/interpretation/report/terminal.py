@@ -62,7 +62,7 @@ def _block(
     table = Table(box=None, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     table.add_column(Text("layer", style="dim"), justify="right", width=_LAYER_WIDTH, no_wrap=True)
     for column in columns:
-        style = "bold" if column.source == "prompt" else "bold italic"
+        style = "bold italic" if column.source in ("output", "vector") else "bold"
         heading = Text.assemble((f"{column.token_idx} ", "dim"), (inert(column.text), style))
         table.add_column(heading, width=cell_width, no_wrap=True, overflow="ellipsis")
     for layer in example.layers:
