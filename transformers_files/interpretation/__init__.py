@@ -12,6 +12,7 @@ from typing import Any
 from .capture import capture
 
 _HOMES = {
+    "AffineMap": "mapping",
     "BUILT_IN": "prompts",
     "InterpretationPrompt": "prompts",
     "InterpretationPromptSpec": "prompts",
@@ -19,6 +20,7 @@ _HOMES = {
     "Record": "results",
     "UnsupportedModelError": "families",
     "find_spec": "prompts",
+    "fit_affine": "mapping",
     "interpret": "api",
     "interpret_vectors": "api",
     "read_csv": "results",

@@ -20,6 +20,7 @@ from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch
 from .examples import Example
 from .families import RESIDUAL, check_place
 from .insert_layers import InsertLayer
+from .mapping import AnyMap, map_vectors
 from .plan import CHUNK_CELLS, Limits, build_prompts, make_plan
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .record import Record
@@ -49,6 +50,9 @@ def interpret(
     max_new_tokens: int = 30,
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
+    source_model: nn.Module | None = None,
+    source_tokenizer: Any = None,
+    mapping: AnyMap = None,
 ) -> Interpretations:
     """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
 
@@ -75,6 +79,10 @@ def interpret(
         max_new_tokens: the longest interpretation.
         prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
         batch_size: how many are interpreted at once. None: as many as memory suggests.
+        source_model, source_tokenizer: another model that reads the prompt and whose embeddings are explained; its
+            tokenizer where it is not `tokenizer`. `layers` and `tokens` are the source's then.
+        mapping: from the source's embeddings to the model's: a callable, `[n, source hidden]` to `[n, hidden]`; or a
+            dict of them by source layer; see `mapping`. None: as they are.
 
     Returns:
         one record per (interpretation prompt, layer, token), in this order.
@@ -85,6 +93,8 @@ def interpret(
     settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
     _check_evaluation_mode(model)
     check_place(place)
+    if source_model is not None:
+        _check_evaluation_mode(source_model)
     plan = make_plan(
         tokenizer,
         [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
@@ -96,9 +106,20 @@ def interpret(
         prompt_output_tokens=prompt_output_tokens,
         chunk_cells=CHUNK_CELLS,
         place=place,
+        source_tokenizer=source_tokenizer,
+        source_limits=None if source_model is None else Limits.of(source_model),
     )
     batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
-    job = Job(model, tokenizer, plan, settings, batch_size=batch_size)
+    job = Job(
+        model,
+        tokenizer,
+        plan,
+        settings,
+        batch_size=batch_size,
+        source_model=source_model,
+        source_tokenizer=source_tokenizer,
+        mapping=mapping,
+    )
     return Interpretations(record for chunk in range(plan.n_chunks) for record in job.records(chunk))
 
 
@@ -114,12 +135,14 @@ def interpret_vectors(
     overlay_strength: float | Sequence[float] = 1.0,
     max_new_tokens: int = 30,
     batch_size: int | None = None,
+    mapping: AnyMap = None,
 ) -> Interpretations:
     """Explain any vectors of the model's hidden space: a probe, a steering vector, a feature of a sparse autoencoder.
 
     Args:
         vectors: `[n, hidden]`, or n vectors `[hidden]`.
         names: what to call them, in the column "current token"; None: vector 0, vector 1, …
+        mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         other arguments: as for `interpret`.
 
     Returns:
@@ -131,7 +154,7 @@ def interpret_vectors(
     """
     settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
     _check_evaluation_mode(model)
-    rows = _rows(model, vectors)
+    rows = _rows(model, vectors, mapping)
     names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
     if len(names) != len(rows):
         raise ValueError(f"{len(names)} names for {len(rows)} vectors")
@@ -173,10 +196,12 @@ def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | In
     return [find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several]
 
 
-def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapping: AnyMap) -> torch.Tensor:
     """`[n, hidden]`, checked."""
     rows = vectors if isinstance(vectors, torch.Tensor) else torch.stack([torch.as_tensor(v) for v in vectors])
     hidden = model.get_input_embeddings().weight.shape[-1]
+    if mapping is not None and rows.ndim == 2:
+        return map_vectors(mapping, rows, None, hidden)
     if rows.ndim != 2 or rows.shape[1] != hidden or not rows.is_floating_point():
         shape = " × ".join(map(str, rows.shape))
         raise ValueError(f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}")

@@ -170,28 +170,36 @@ def make_plan(
     prompt_output_tokens: int,
     chunk_cells: int,
     place: str = RESIDUAL,
+    source_tokenizer: Any = None,
+    source_limits: Limits | None = None,
 ) -> Plan:
     """Check everything against the model's limits and its tokenizer, and plan the work.
 
     `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
     Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
+    source_tokenizer, source_limits: of the model that reads the examples, where it is another one.
     Raises PlanError with all problems.
     """
+    source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
+    source_limits = limits if source_limits is None else source_limits
     problems: list[str] = []
     if prompt_output_tokens < 0:
         problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
     chosen: tuple[int, ...] = ()
     try:
-        chosen = layers.resolve(limits.n_layers + (place == RESIDUAL))
+        chosen = layers.resolve(source_limits.n_layers + (place == RESIDUAL))
     except ValueError as error:
         problems.append(f"layers: {error}")
-    if settings.insert_layer == SAME and limits.n_layers in chosen:
+    if settings.insert_layer == SAME and chosen and chosen[-1] >= limits.n_layers:
         problems.append(
-            f"insert layer {SAME}: hidden state {limits.n_layers} comes after the last decoder layer, so it is no "
-            f'layer\'s input; choose among layers ":{limits.n_layers}"'
+            f"insert layer {SAME}: hidden state {chosen[-1]} comes after the last decoder layer, so it is no layer's "
+            f'input; choose among layers ":{limits.n_layers}"'
         )
     built = _build(tokenizer, prompts, limits, settings, problems)
-    sources = tuple(_source(tokenizer, example, tokens, prompt_output_tokens, limits, problems) for example in examples)
+    sources = tuple(
+        _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems)
+        for example in examples
+    )
     if problems:
         raise PlanError(problems)
     return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place)

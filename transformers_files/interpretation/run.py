@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from .engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
 from .insert_layers import SAME
+from .mapping import AnyMap, map_vectors
 from .plan import Address, Plan, Source
 from .prompts import InterpretationPrompt
 from .reading import Reading
@@ -37,12 +39,19 @@ class Job:
         settings: InterpretationSettings,
         *,
         batch_size: int,
+        source_model: nn.Module | None = None,
+        source_tokenizer: Any = None,
+        mapping: AnyMap = None,
     ) -> None:
+        """source_model, source_tokenizer: what reads the examples, where it is not the model itself."""
         self.plan = plan
         self.batch_size = batch_size
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
+        self._source_model = model if source_model is None else source_model
+        self._source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
+        self._mapping = mapping
         self._reading: Reading | None = None
 
     def records(self, chunk: int) -> list[Record]:
@@ -51,7 +60,7 @@ class Job:
         for address in self.plan.chunk(chunk):
             reading = self._read(address.source)
             if reading.has(address.token):
-                vector = reading.vector(address.layer, address.token)
+                vector = self._mapped(reading.vector(address.layer, address.token), address.layer)
                 layer = address.layer if self._settings.insert_layer == SAME else None
                 found.append((address, reading, Cell(vector, address.prompt, layer)))
         cells = [cell for _, _, cell in found]
@@ -67,13 +76,18 @@ class Job:
         failed = sum(record.status != OK for record in records)
         return Piece(chunk, len(records), failed, encode(records))
 
+    def _mapped(self, vector: torch.Tensor, layer: int) -> torch.Tensor:
+        """A source's vector `[hidden]` in the space of the model."""
+        hidden = self._model.get_input_embeddings().weight.shape[-1]
+        return map_vectors(self._mapping, vector[None], layer, hidden)[0]
+
     def _read(self, source: Source) -> Reading:
         """Cells come in the order of their sources, so the last reading is kept, and only that."""
         if self._reading is None or self._reading.source is not source:
             self._reading = None
             self._reading = Reading(
-                self._model,
-                self._tokenizer,
+                self._source_model,
+                self._source_tokenizer,
                 source,
                 self.plan.layers,
                 self.plan.prompt_output_tokens,
