@@ -18,10 +18,12 @@ from .identity import NextToken, next_token_shares
 from .interpreter import Interpreter, Said, last_token_states
 from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
 from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
+from .search import Candidate, Search, Trial
 from .statistics import Estimate, estimate
 
 __all__ = [
     "HALVES",
+    "Candidate",
     "Entity",
     "Estimate",
     "Fact",
@@ -33,7 +35,9 @@ __all__ = [
     "Returns",
     "Said",
     "ScoredCell",
+    "Search",
     "Shares",
+    "Trial",
     "estimate",
     "known_facts",
     "last_token_states",

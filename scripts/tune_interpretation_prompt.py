@@ -1,0 +1,118 @@
+"""Find the interpretation prompt that recovers most answers on your model, and write it as a JSON file.
+
+    python scripts/tune_interpretation_prompt.py --model meta-llama/Llama-3.1-8B-Instruct --output tuned.json
+    python scripts/evaluate_interpretations.py --model … --interpretation-prompt tuned.json …   # as it says at its end
+
+Searches on the tuning half of the facts alone. What it finds must be judged on the held-out half, once, by
+evaluate_interpretations.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluate_interpretations import DEPTHS, INTERRUPTED, REFUSED, add_model_options, load
+from get_interpretations_from_examples import fail, prepare_environment, remedy_for
+
+if TYPE_CHECKING:
+    from transformers.interpretation.measures import Candidate, Trial
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        prepare_environment()
+        return tune(arguments)
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was written", INTERRUPTED)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_model_options(parser)
+    add = parser.add_argument
+    add("--layers", metavar="SELECTION", help="source layers (default: every second one, from 20 %% to 80 %% of depth)")
+    add("--max-facts", type=int, default=60, metavar="N", help="evenly out of the known ones (default: 60)")
+    add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
+    add("--output", type=Path, default=Path("tuned.json"), metavar="FILE.json", help="default: tuned.json")
+    return parser.parse_args(argv)
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    """Check, load, search, write."""
+    from transformers.interpretation.batch import Refused
+    from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.measures import QuestionsError, Search, known_facts, of_half, read_facts
+    from transformers.interpretation.selection import Selection
+
+    try:
+        facts = of_half(read_facts(arguments.facts), "tuning")
+        loaded = load(arguments)
+        layers = Selection.of(arguments.layers or every_second(loaded.n_layers)).resolve(loaded.n_layers + 1)
+        known = evenly(known_facts(loaded.model, loaded.tokenizer, facts), arguments.max_facts)
+        search = Search(
+            loaded.model,
+            loaded.tokenizer,
+            known,
+            layers,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.batch_size,
+        )
+    except (Refused, ModelError, QuestionsError, ValueError) as error:
+        return fail(getattr(error, "problems", str(error)), REFUSED)
+    print(f"{len(known)} known facts of the tuning half, layers {', '.join(map(str, layers))}")
+    began = time.monotonic()
+    for trial in search.run(loaded.deepest_insert_layer):
+        print(f"{described(trial.candidate):<50}{trial.net}", flush=True)
+    write(arguments.output, search.best(), list(search.trials.values()))
+    best = search.best().candidate
+    print(
+        f"best in {time.monotonic() - began:,.0f} s: {described(best)}, one interpretation per reported one\n"
+        f"{arguments.output}: use it with --interpretation-prompt {arguments.output} "
+        f"--insert-layer {best.insert_layer} --replacing-mode addition --overlay-strength {best.strength:g}"
+    )
+    return 0
+
+
+def every_second(n_layers: int) -> range:
+    """From the deepest layer that counts upwards, so that it is among them."""
+    return range(int(DEPTHS[-1] * n_layers), n_layers // 5 - 1, -2)
+
+
+def evenly(facts: Sequence, most: int) -> list:
+    """At most so many, spread over the whole."""
+    count = min(most, len(facts))
+    return [facts[index * len(facts) // count] for index in range(count)]
+
+
+def described(candidate: Candidate) -> str:
+    return (
+        f"{candidate.name}, {candidate.placeholders} at layer {candidate.insert_layer}, strength {candidate.strength:g}"
+    )
+
+
+def write(output: Path, best: Trial, trials: Sequence[Trial]) -> None:
+    """The prompt, and beside it everything that was tried."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    spec = best.candidate.spec()
+    prompt = {"name": output.stem, "sequence": list(spec.sequence)}
+    output.write_text(json.dumps(prompt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    tried = json.dumps([asdict(trial) for trial in trials], indent=1, ensure_ascii=False)
+    output.with_suffix(".trials.json").write_text(tried + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
