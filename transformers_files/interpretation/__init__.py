@@ -25,6 +25,7 @@ _HOMES = {
     "interpret_vectors": "api",
     "read_csv": "results",
     "read_examples": "examples",
+    "sweep_layers": "sweep",
 }
 
 __all__ = ["capture", *_HOMES]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..portion import MOST_CELLS, Examples, Portion, read_example, read_portion
 from ..results import Interpretations, ResultsError
-from . import answers_figure, grid_figure, show, write_page
+from . import answers_figure, grid_figure, show, sweep_figure, write_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,14 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if settings.show is not None:
             show(_with_token_texts(_shown(settings), settings.csv))
-        if not (settings.output or settings.grid_figure or settings.answers_figure or settings.show is None):
+        figures = {
+            grid_figure: settings.grid_figure,
+            answers_figure: settings.answers_figure,
+            sweep_figure: settings.sweep_figure,
+        }
+        if settings.show is not None and not (settings.output or any(figures.values())):
             return 0
         portion = _portion(settings)
         results = _with_token_texts(portion.records, settings.csv)
-        for draw, path in ((grid_figure, settings.grid_figure), (answers_figure, settings.answers_figure)):
+        for draw, path in figures.items():
             if path:
                 _save(draw, results, path)
-        if settings.output or not (settings.grid_figure or settings.answers_figure):
+        if settings.output or not any(figures.values()):
             write_page(results, page, title=settings.csv.name, note=portion.note)
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
@@ -66,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", type=int, default=MOST_CELLS, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument("--grid-figure", type=Path, metavar="FILE", help="the first grid as .png, .svg or .pdf")
     parser.add_argument("--answers-figure", type=Path, metavar="FILE", help="answers named, by layer, likewise")
+    parser.add_argument(
+        "--sweep-figure", type=Path, metavar="FILE", help="source layers × insert layers of scripts/sweep_layers.py"
+    )
     return parser
 
 

@@ -6,8 +6,10 @@ Every function gives a `matplotlib.figure.Figure`; `figure.savefig("grid.pdf")` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ..insert_layers import SAME
 from ..results import Record
 from .grid import Example, Reading, examples_of, find_example, mean_relevancy, names_answer, relevancy_scale
 from .palette import ink, ramp, step_of
@@ -102,6 +104,52 @@ def answer_shares(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     }
 
 
+def sweep_figure(records: Sequence[Record]) -> Figure:
+    """Source layers × insert layers: the share of interpretations that name their example's answer as whole words.
+
+    Where no record has an answer, their mean relevancy. Raises ValueError where no embedding of a layer was inserted at
+    a single layer, ImportError without matplotlib.
+    """
+    figure_class = _figure_class()
+    label, values = sweep_values(records)
+    if not values:
+        raise ValueError("no embedding of a layer was inserted at a single layer, so there is nothing to sweep over")
+    colours, scale = ramp(dark=False), min(1.0, max(0.1, *values.values()))
+    sources, targets = (sorted({pair[side] for pair in values}) for side in (0, 1))
+    size = (1.2 + 0.3 * len(targets), 0.8 + 0.22 * len(sources))
+    figure = figure_class(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    for (source, target), value in values.items():
+        x, y, colour = targets.index(target), sources.index(source), colours[step_of(value, scale)]
+        axes.add_patch(_rectangle(x, y, colour))
+        axes.text(
+            x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", size=_FONT_SIZE, color=ink(colour)
+        )
+    axes.set(xlim=(0, len(targets)), ylim=(0, len(sources)))  # the deepest source layer on top, as in the grid
+    axes.set_xlabel("inserted at the input of layer", size=_FONT_SIZE)
+    axes.set_ylabel("embedding of layer", size=_FONT_SIZE)
+    axes.set_xticks([x + 0.5 for x in range(len(targets))], [str(layer) for layer in targets])
+    axes.set_yticks([y + 0.5 for y in range(len(sources))], [str(layer) for layer in sources])
+    axes.tick_params(length=0, labelsize=_FONT_SIZE)
+    axes.spines[:].set_visible(False)
+    _colour_bar(figure, axes, colours, scale, f"{label}, %")
+    return figure
+
+
+def sweep_values(records: Sequence[Record]) -> tuple[str, dict[tuple[int, int], float]]:
+    """What is averaged, and (source layer, insert layer) → its mean over the interpretations without an error."""
+    records = [record for record in records if record.status == "ok" and record.layer_idx is not None]
+    places = [(record, record.layer_idx if record.insert_layer == SAME else record.insert_layer) for record in records]
+    answered = any(record.answer for record in records)
+    found: dict[tuple[int, int], list[float]] = {}
+    for record, target in places:
+        value = float(names_answer(record)) if answered else mean_relevancy(record)
+        if isinstance(target, int) and value is not None and (record.answer or not answered):
+            found.setdefault((record.layer_idx, target), []).append(value)
+    label = "interpretations that name the answer" if answered else "mean relevancy"
+    return label, {pair: fmean(values) for pair, values in found.items()}
+
+
 def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
@@ -136,12 +184,13 @@ def _plain_text(axes: Any) -> None:
         text.set_parse_math(False)
 
 
-def _colour_bar(figure: Any, axes: Any, colours: Sequence[str], scale: float) -> None:
+def _colour_bar(figure: Any, axes: Any, colours: Sequence[str], scale: float, label: str = "mean relevancy") -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    shades = ScalarMappable(Normalize(0, scale), ListedColormap(list(colours)))
+    top = 100 * scale if label.endswith("%") else scale
+    shades = ScalarMappable(Normalize(0, top), ListedColormap(list(colours)))
     bar = figure.colorbar(shades, ax=axes, fraction=0.02, pad=0.01)
-    bar.set_label("mean relevancy", size=_FONT_SIZE)
+    bar.set_label(label, size=_FONT_SIZE)
     bar.ax.tick_params(labelsize=_FONT_SIZE)
     bar.outline.set_visible(False)

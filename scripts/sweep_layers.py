@@ -1,0 +1,91 @@
+"""Every source layer's embeddings inserted at every target layer: a table of interpretations and a heatmap.
+
+    python scripts/sweep_layers.py --layers 0:31:3 --insert-layers 0:30:3      # the small model, the demo's examples
+
+The heatmap shows how many interpretations name their example's answer, or without answers the mean relevancy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from get_interpretations_from_examples import DEMO, embedded_model, fail, prepare_environment, remedy_for
+
+REFUSED, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        prepare_environment()
+        return sweep(arguments)
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was written", INTERRUPTED)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--model", help="hub id or folder (default: the small embedded model)")
+    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts (default: the demo's)")
+    add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5")
+    add("--insert-layers", default="all", help="of the n_layers decoder layers, likewise")
+    add("--tokens", default="last", help="of each prompt (default: %(default)s)")
+    add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: %(default)s")
+    add("--replacing-mode", default="normalized", metavar="MODE", help="default: %(default)s")
+    add("--overlay-strength", type=float, default=1.0, metavar="X", help="default: %(default)s")
+    add("--max-new-tokens", type=int, default=8, metavar="N", help="default: %(default)s")
+    add("--batch-size", type=int, metavar="N", help="without it, as many as memory suggests")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: %(default)s")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
+    add("--output", type=Path, default=Path("sweep.csv"), metavar="FILE.csv", help="default: %(default)s")
+    add("--figure", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: beside the table, .png)")
+    return parser.parse_args(argv)
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Check, load, sweep, write."""
+    from tqdm import tqdm
+    from transformers.interpretation import read_examples, sweep_layers
+    from transformers.interpretation.batch import Refused
+    from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
+    from transformers.interpretation.report import sweep_figure
+
+    figure = arguments.figure or arguments.output.with_suffix(".png")
+    existing = [path for path in (arguments.output, figure) if path.exists()]
+    if existing:
+        return fail([f"{path} exists; name another file or move it away" for path in existing], REFUSED)
+    try:
+        examples = read_examples(arguments.examples)
+        outline = read_outline(arguments.model or embedded_model())
+        device = resolve_device(arguments.device)
+        model = load_weights(outline, dtype=resolve_dtype(arguments.dtype, device), device=device)
+        with tqdm(unit="layer") as bar:
+
+            def progress(done: int, of: int) -> None:
+                bar.total = of
+                bar.update(done - bar.n)
+
+            names = ("layers", "insert_layers", "tokens", "interpretation_prompt", "replacing_mode")
+            names += ("overlay_strength", "max_new_tokens", "batch_size")
+            choices = {name: getattr(arguments, name) for name in names}
+            records = sweep_layers(model, outline.tokenizer, examples, progress=progress, **choices)
+        records.to_csv(arguments.output)
+        sweep_figure(records).savefig(figure, dpi=200)
+    except (Refused, ValueError, ImportError, OSError) as error:
+        return fail(getattr(error, "problems", None) or str(error), REFUSED)
+    print(f"{len(records):,} interpretations in {arguments.output}, heatmap in {figure}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

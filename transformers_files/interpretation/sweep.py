@@ -1,0 +1,94 @@
+"""Every source layer into every target layer, as Patchscopes (Ghandeharioun et al. 2024) sweeps them.
+
+    records = sweep_layers(model, tokenizer, examples, layers="0:31:3", insert_layers="0:30:3", tokens="last")
+    sweep_figure(records).savefig("sweep.pdf")          # of transformers.interpretation.report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from .engine import InterpretationSettings, resolve_batch_size
+from .examples import Example
+from .mapping import AnyMap
+from .plan import CHUNK_CELLS, Limits, PlanError, make_plan
+from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .results import Interpretations
+from .run import Job
+from .selection import Selection
+
+
+def sweep_layers(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    *,
+    layers: str = "all",
+    insert_layers: str = "all",
+    tokens: str = "last",
+    interpretation_prompt: str | InterpretationPrompt | InterpretationPromptSpec = "describe",
+    replacing_mode: str = "normalized",
+    overlay_strength: float = 1.0,
+    max_new_tokens: int = 8,
+    batch_size: int | None = None,
+    source_model: nn.Module | None = None,
+    source_tokenizer: Any = None,
+    mapping: AnyMap = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Interpretations:
+    """Interpret the embeddings of some layers, inserted at each of some layers.
+
+    Args:
+        examples: what the source model reads; `read_examples` has them from a file.
+        layers: of the n_layers + 1 hidden states of the source, in the command line's syntax.
+        insert_layers: likewise, of the n_layers decoder layers of the model.
+        tokens: positions in each example's prompt.
+        progress: told after each insert layer how many of how many are done.
+        other arguments: as for `interpret`.
+
+    Returns:
+        one record per (insert layer, example, layer, token), in this order.
+
+    Raises:
+        ValueError: as for `interpret`, before any model work.
+    """
+    limits = Limits.of(model)
+    try:
+        targets = Selection.of(insert_layers).resolve(limits.n_layers)
+    except ValueError as error:
+        raise PlanError([f"insert_layers: {error}"]) from None
+    prompt = find_spec(interpretation_prompt) if isinstance(interpretation_prompt, str) else interpretation_prompt
+    records = []
+    for number, target in enumerate(targets, start=1):
+        settings = InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens)
+        plan = make_plan(
+            tokenizer,
+            examples,
+            [prompt],
+            limits,
+            settings,
+            layers=Selection.of(layers),
+            tokens=Selection.of(tokens),
+            prompt_output_tokens=0,
+            chunk_cells=CHUNK_CELLS,
+            source_tokenizer=source_tokenizer,
+            source_limits=None if source_model is None else Limits.of(source_model),
+        )
+        batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
+        job = Job(
+            model,
+            tokenizer,
+            plan,
+            settings,
+            batch_size=batch_size,
+            source_model=source_model,
+            source_tokenizer=source_tokenizer,
+            mapping=mapping,
+        )
+        records += [record for chunk in range(plan.n_chunks) for record in job.records(chunk)]
+        if progress is not None:
+            progress(number, len(targets))
+    return Interpretations(records)
