@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from transformers import AutoTokenizer
-from transformers.interpretation import InterpretationPrompt, batch, interpret, loading, read_csv
+from transformers.interpretation import InterpretationPrompt, batch, families, interpret, loading, read_csv
 from transformers.interpretation.batch import Refused, Request, check, prepare, run
 from transformers.interpretation.manifest import manifest_path, read_manifest, tokenizer_beside
 
@@ -111,6 +111,7 @@ def test_what_was_resolved_is_kept_for_the_rest_of_the_run(request_of, monkeypat
     [
         ({"layers": "0"}, "layers: 0,2,-1 then, 0 now"),
         ({"tokens": "last"}, "tokens: all then, last now"),
+        ({"place": "mlp_output", "layers": "0,2,-1"}, "place: residual then, mlp_output now"),
         ({"max_new_tokens": 4}, "max_new_tokens: 3 then, 4 now"),
         ({"overlay_strength": 0.5}, "overlay_strength: 1.0 then, 0.5 now"),
         ({"replacing_mode": "addition"}, "replacing_mode: normalized then, addition now"),
@@ -170,6 +171,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
         output=tmp_path / "new.txt",
         layers="x",
         tokens="0,",
+        place="mlp",
         interpretation_prompts=("descrbie", "nope.json"),
         insert_layer=-1,
         batch_size=0,
@@ -185,6 +187,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
         "nope.json",
         'layers: "x" is not an index',
         'tokens: "" is not an index',
+        "place is 'mlp': use one of residual",
         "insert_layer is -1",
         "batch_size is 0",
         "not both",
@@ -201,6 +204,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
     for changes, part in [
         ({"model": "./nowhere"}, "there is no such folder"),
         ({"model": bare, "layers": "0,5"}, "layers: 5 is out of range: there are 5"),
+        ({"model": bare, "place": "mlp_input", "layers": "4"}, "layers: 4 is out of range: there are 4"),
         ({"model": bare, "tokens": "2"}, "example_1: tokens: 2 is out of range: there are 2"),
         ({"model": bare, "insert_layer": 4}, "insert layer 4 is out of range"),
         ({"model": bare, "prompt_output_tokens": 999}, "example_1: has 2 tokens and 999 new ones; the model takes 256"),
@@ -215,6 +219,41 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
         assert part in caught.value.problems[0]
         assert not request.output.exists()
         assert not manifest_path(request.output).exists()
+
+
+def test_a_layer_that_is_not_understood_is_found_before_weights(request_of, tmp_path, monkeypatch):
+    monkeypatch.setitem(families._PLACE_NAMES, "mlp_output", ("elsewhere",))
+    bare = str(write_tiny_folder(tmp_path / "bare", weights=False))
+    with pytest.raises(Refused, match="mlp_output of layer 0 was not found in a LlamaDecoderLayer") as caught:
+        prepare(request_of(model=bare, place="mlp_output"))
+    assert len(caught.value.problems) == 1
+
+
+def test_places_means_and_differences_come_back_from_the_table(request_of, folder, tmp_path):
+    examples = [{"prompt": "Hi", "raw": True}, {"prompt": "Hello", "raw": True, "minus": "Bye"}]
+    request = request_of(
+        examples=write_json(tmp_path / "other.json", {"examples": examples}),
+        place="attention_output",
+        tokens="last,mean(1:)",
+        layers="-1",
+    )
+    list(run(prepare(request)))
+    found = read_csv(request.output)
+    assert [(r.current_token, r.token_idx, r.token_source, r.kind, r.place) for r in found] == [
+        ("i", 1, "prompt, attention_output", "prompt", "attention_output"),
+        ("mean(1:2)", 3, "mean, attention_output", "mean", "attention_output"),
+        ("o − e[2]", 4, "difference, attention_output", "difference", "attention_output"),
+        ("mean(1:5) − mean(1:3)", 6, "difference, attention_output", "difference", "attention_output"),
+    ]
+    assert [record.prompt for record in found] == ["Hi", "Hi", "Hello\n−\nBye", "Hello\n−\nBye"]
+    model = loading.load_weights(prepare(request).outline, dtype=torch.float32, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = InterpretationPrompt.from_text(tokenizer, SHORT_PROMPT["text"], name="short")
+    options = {"raw": True, "place": "attention_output", "tokens": "last,mean(1:)", "layers": [-1]}
+    expected = interpret(
+        model, tokenizer, "Hello", minus="Bye", interpretation_prompt=prompt, max_new_tokens=3, **options
+    )
+    assert [record.interpretation for record in found[2:]] == [record.interpretation for record in expected]
 
 
 def test_the_tokenizer_of_an_output_is_found_by_its_manifest(request_of, tmp_path):

@@ -116,6 +116,28 @@ def test_readings_of_one_prompt_at_two_insert_layers_are_told_apart():
     assert "layer 1" in labels[0] and "layer 5" in labels[1]
 
 
+def test_places_means_and_differences_are_told():
+    tokens = ("Ġis", "Ġso", "mean(0:2)")
+
+    def record(token, name, source):
+        return replace(
+            RECORDS[0], token_idx=token, current_token=name, token_source=source, prompt_token_list=tokens,
+        )  # fmt: skip
+
+    plain = [record(0, "Ġis", "prompt"), record(1, "Ġso", "output"), record(2, "mean(0:2)", "mean")]
+    elsewhere = [replace(record, token_source=record.token_source + ", mlp_output") for record in plain]
+    (example,) = data_of(page([*plain, *elsewhere]))["examples"]
+    assert example["columns"] == [[0, "␣is", "prompt"], [1, "␣so", "output"], [2, "mean(0:2)", "mean"]]
+    assert [reading["label"] for reading in example["readings"]] == ["describe", "describe · mlp output"]
+    assert [len(reading["cells"]) for reading in example["readings"]] == [3, 3]
+    differences = [record(0, "Ġis − Ġwas[4]", "difference"), record(2, "mean(0:2) − mean(0:5)", "difference")]
+    (example,) = data_of(page(differences))["examples"]
+    assert example["columns"] == [[0, "␣is − ␣was[4]", "difference"], [2, "mean(0:2) − mean(0:5)", "difference"]]
+    text = shown(elsewhere, 100)
+    assert "describe · mlp output, inserted at layer 1" in text
+    assert "2 mean(0:2)" in text
+
+
 def test_vectors_without_a_layer_are_one_row():
     vectors = [
         replace(record, layer_idx=None, token_idx=index, token_source="vector", current_token=f"joy − grief {index}")
@@ -243,6 +265,11 @@ def test_shares_by_layer_count_examples_not_cells():
         record("c", 1, 0, "Rome", answer=None),
     ]
     assert answer_shares(records) == {"describe": {0: 0.0, 1: 0.5}}
+    elsewhere = [replace(record, token_source=f"{record.token_source}, mlp_output") for record in records]
+    assert answer_shares([*records, *elsewhere]) == {
+        "describe": {0: 0.0, 1: 0.5},
+        "describe · mlp output": {0: 0.0, 1: 0.5},
+    }
 
 
 # --- colours ---

@@ -77,6 +77,23 @@ def test_a_run_and_its_repetition(model, workplace, capsys):
     assert len(rows_of("interpretations.csv")) == 2
 
 
+def test_other_places_means_and_differences(model, workplace, capsys):
+    write_json(workplace / "examples.json", {"examples": [{"prompt": "Hi", "raw": True, "minus": "Hello"}]})
+    options = ["--place", "mlp_output", "--tokens", "-1,mean(-2:)", "--layers", "3"]
+    assert script.main(arguments(model, *options, "--show")) == 0
+    assert "short · mlp output, inserted at layer 1" in capsys.readouterr().out
+    assert [(row["current token"], row["token_source"]) for row in rows_of("interpretations.csv")] == [
+        ("i − o[4]", "difference, mlp_output"),
+        ("mean(0:2) − mean(3:5)", "difference, mlp_output"),
+    ]
+    assert script.main(arguments(model, "--place", "mlp_output", "--layers", "4", "--overwrite")) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: layers: 4 is out of range: there are 4 (0 to 3, or -1 to -4)",
+        'error: example_1: tokens: "all" selects 2 of 2 tokens, of the other prompt 5 of 5; '
+        "write last, indices that both have, or mean(all)",
+    ]
+
+
 def test_what_is_shown(model, workplace, capsys):
     options = ["--layers", "0", "--tokens", "last"]
     assert script.main(arguments(model, *options, "--no-report")) == 0

@@ -4,7 +4,7 @@ const ROWS = 400; // of a table that are made in one go
 const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
   ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["status", "short"]];
 
-const WHAT = { vector: "vector", difference: "difference at token", mean: "no." }; // anything else is a token
+const WHAT = { vector: "vector", difference: "difference", mean: "no." }; // anything else is a token
 
 const $ = (id) => document.getElementById(id);
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
