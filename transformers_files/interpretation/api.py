@@ -10,6 +10,7 @@ results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from .record import Record
 from .results import Interpretations
 from .run import Job, interpretation_fields
 from .selection import Selection
+from .strength import choose_strengths
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec
@@ -129,6 +131,7 @@ def interpret_vectors(
     vectors: torch.Tensor | Sequence[torch.Tensor],
     *,
     names: Sequence[str] | None = None,
+    strength: float | str = 1.0,
     interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
     insert_layer: InsertLayer | Sequence[int] = 1,
     replacing_mode: str = "normalized",
@@ -143,6 +146,8 @@ def interpret_vectors(
         vectors: `[n, hidden]`, or n vectors `[hidden]`.
         names: what to call them, in the column "current token"; None: vector 0, vector 1, …
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
+        strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
+            vectors that have no natural norm (see `strength`), and told behind the vector's name: vector 0 × 12.5.
         other arguments: as for `interpret`.
 
     Returns:
@@ -158,28 +163,41 @@ def interpret_vectors(
     names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
     if len(names) != len(rows):
         raise ValueError(f"{len(names)} names for {len(rows)} vectors")
+    if strength != "auto" and not (isinstance(strength, (int, float)) and math.isfinite(strength)):
+        raise ValueError(f'strength is {strength!r}: give a finite number, or "auto"')
     prompts = build_prompts(tokenizer, _prompts(interpretation_prompt), Limits.of(model), settings)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
+    factors: dict[tuple[InterpretationPrompt, int], float] = {}
+    for prompt in prompts if strength == "auto" else ():
+        choices = choose_strengths(model, prompt, list(rows), settings, batch_size=batch_size)
+        factors |= {(prompt, index): choice.factor for index, choice in enumerate(choices)}
     addresses = [(prompt, index) for prompt in prompts for index in range(len(rows))]
     interpretations = []
     for start in range(0, len(addresses), CHUNK_CELLS):
-        cells = [Cell(rows[index], prompt) for prompt, index in addresses[start : start + CHUNK_CELLS]]
+        part = addresses[start : start + CHUNK_CELLS]
+        cells = [Cell(rows[index] * factors.get((prompt, index), strength), prompt) for prompt, index in part]
         interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
+    told = {prompt: _told(names, [factors.get((prompt, index)) for index in range(len(names))]) for prompt in prompts}
     return Interpretations(
         Record(
             name="vectors_1",
             category="vectors",
             prompt="",
             prompt_output="",
-            prompt_token_list=tuple(names),
+            prompt_token_list=told[prompt],
             layer_idx=None,
             token_idx=index,
-            current_token=names[index],
+            current_token=told[prompt][index],
             token_source="vector",
             **interpretation_fields(tokenizer, prompt, settings, interpretation),
         )
         for (prompt, index), interpretation in zip(addresses, interpretations)
     )
+
+
+def _told(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, ...]:
+    """The names, with the factors that were chosen."""
+    return tuple(name if factor is None else f"{name} × {factor:.3g}" for name, factor in zip(names, factors))
 
 
 def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | InterpretationPromptSpec]:

@@ -169,7 +169,7 @@ def _interpret_cells(
     keys = [(bytes(cell.vector.cpu().contiguous().view(torch.uint8).numpy()), cell.insert_layer) for cell in cells]
     problems = {key: _problem(cell.vector, settings) for key, cell in zip(keys, cells)}
     distinct = {key: cell for key, cell in zip(keys, cells) if problems[key] is None}
-    shared = _read_shared_part(model, prompt)
+    shared = read_shared_part(model, prompt)
     said = in_batches(
         lambda batch: _decode(model, prompt, batch, settings, shared), list(distinct.values()), batch_size
     )
@@ -198,12 +198,30 @@ def _interpretation(said: _Continuation, plain: Mapping[Text, Sequence[float]]) 
     return Interpretation(token_ids, tuple(said.probabilities), relevancy)
 
 
-def _read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
+def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
     """The cache of the tokens before the first placeholder, one row; None where there are none."""
     shared = prompt.input_ids[: min(prompt.insert_locations)]
     if not shared:
         return None
     return next_logits(model, torch.tensor([shared], device=input_device(model)), empty_cache(model))[1]
+
+
+def read_under_surgery(
+    model: nn.Module,
+    prompt: InterpretationPrompt,
+    cells: Sequence[Cell],
+    settings: InterpretationSettings,
+    shared: Any,
+) -> tuple[torch.Tensor, Any]:
+    """Logits `[cells, vocabulary]` after the prompt, with the vector of each cell inserted, and the cache.
+
+    cells: of this prompt, with an insert layer of their own. shared: what `read_shared_part` gave.
+    """
+    rest = prompt.input_ids[min(prompt.insert_locations) :]
+    ids = torch.tensor([rest] * len(cells), device=input_device(model))
+    cache = empty_cache(model) if shared is None else repeat_rows(shared, len(cells))
+    with surgery(model, _plan(model, prompt, cells, settings)):
+        return next_logits(model, ids, cache)
 
 
 def _decode(
@@ -218,10 +236,7 @@ def _decode(
     ends = end_of_sequence_ids(model)
     said = [_Continuation() for _ in cells]
     rows = said
-    cache = empty_cache(model) if shared is None else repeat_rows(shared, len(rows))
-    rest = prompt.input_ids[min(prompt.insert_locations) :]
-    with surgery(model, _plan(model, prompt, cells, settings)):
-        logits, cache = next_logits(model, torch.tensor([rest] * len(rows), device=device), cache)
+    logits, cache = read_under_surgery(model, prompt, cells, settings, shared)
     for step in range(settings.max_new_tokens):
         tokens, probabilities = best_tokens(logits)
         going_on = []
