@@ -29,9 +29,9 @@ CONFIG = {"vocab_size": VOCABULARY, "eos_token_id": None}
 """Without an end of text every interpretation has all its tokens."""
 
 
-def plan_of(model, how, **options):
+def plan_of(model, how, examples=EXAMPLES, **options):
     choices = {"layers": Selection("all"), "tokens": Selection("all"), "prompt_output_tokens": 2, "chunk_cells": 40}
-    return make_plan(TOKENIZER, EXAMPLES, SPECS, Limits.of(model), how, **{**choices, **options})
+    return make_plan(TOKENIZER, examples, SPECS, Limits.of(model), how, **{**choices, **options})
 
 
 def estimate_of(model, plan, how, batch_size=16):
@@ -88,6 +88,13 @@ def test_a_real_run_takes_what_was_said(tmp_path):
     assert found.weight_bytes == sum(parameter.numel() * 4 for parameter in MODEL.parameters())
     longest = max(len(prompt.input_ids) for prompt in plan.prompts) + 12
     assert found.cache_bytes == 16 * longest * 2 * 4 * 2 * 8 * 4  # k and v, layers, heads, head size, float32
+
+
+def test_of_a_difference_both_prompts_are_read():
+    how = InterpretationSettings(max_new_tokens=1)
+    example = Example("d_1", "The cat", raw=True, minus="A dog is")
+    plan = plan_of(MODEL, how, examples=[example], layers=Selection("1:"), tokens=Selection("last"))
+    assert run_counted(MODEL, plan, how)[1] == estimate_of(MODEL, plan, how).work.tokens
 
 
 def test_what_is_certain_is_exact(monkeypatch):

@@ -157,19 +157,18 @@ def _cells_of_prompt(plan: Plan) -> int:
 
 def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
     """For each chunk the number of its cells by the index of their interpretation prompt."""
-    chunk: Counter[int] = Counter()
-    room = plan.chunk_cells
-    for source in plan.sources:
-        for index in range(len(plan.prompts)):
-            left = len(plan.layers) * len(source.tokens)
-            while left:
-                taken = min(left, room)
-                chunk[index] += taken
-                left, room = left - taken, room - taken
-                if not room:
-                    yield chunk
-                    chunk, room = Counter(), plan.chunk_cells
-    if chunk:
+    prompts = range(len(plan.prompts))
+    runs = ((index, len(plan.layers) * len(source.tokens)) for source in plan.sources for index in prompts)
+    index, left = 0, 0
+    for number in range(plan.n_chunks):
+        chunk: Counter[int] = Counter()
+        room = plan.chunk_size(number)
+        while room:
+            if not left:
+                index, left = next(runs)
+            taken = min(left, room)
+            chunk[index] += taken
+            left, room = left - taken, room - taken
         yield chunk
 
 

@@ -80,7 +80,7 @@ class Source:
     text: str
     """Of a difference both prompts, with a minus sign on a line of its own between them."""
     input_ids: tuple[int, ...]
-    tokens: tuple[int | range, ...]
+    tokens: Sequence[int | range]
     """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens. Then ranges: the
     means over them."""
     minus: Subtrahend | None = None
@@ -260,7 +260,7 @@ def _source(
     problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
     try:
         if example.minus is None:
-            chosen = tuple(range(len(ids) + new_tokens)) if tokens.is_all else tokens.positions(len(ids))
+            chosen = range(len(ids) + new_tokens) if tokens.is_all else tokens.positions(len(ids))
             return Source(example, text, ids, chosen)
         other_text, other_ids = _as_read(tokenizer, example.minus, example.raw)
         problems += [f'{example.name}: "minus" {problem}' for problem in limits.problems(other_ids, 0)]
