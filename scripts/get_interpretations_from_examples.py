@@ -95,8 +95,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--output",
         type=Path,
         default=Path("interpretations.csv"),
-        metavar="FILE.csv",
-        help="the table to write (default: %(default)s)",
+        metavar="FILE",
+        help="the table to write, .csv or .parquet (default: %(default)s)",
     )
     add(
         "--layers",

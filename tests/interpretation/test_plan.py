@@ -11,7 +11,17 @@ from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.engine import InterpretationSettings
 from transformers.interpretation.examples import Example
-from transformers.interpretation.plan import Limits, Plan, PlanError, Source, build_prompts, make_plan
+from transformers.interpretation.plan import (
+    LARGE_PLAN,
+    SMALLEST_CHUNK,
+    Limits,
+    Plan,
+    PlanError,
+    Source,
+    build_prompts,
+    chunk_sizes,
+    make_plan,
+)
 from transformers.interpretation.prompts import InterpretationPrompt, InterpretationPromptSpec
 from transformers.interpretation.selection import Selection
 
@@ -50,6 +60,24 @@ def test_chunks_are_the_cells_in_order(n_tokens, n_prompts, n_layers, chunk_cell
     assert [(a.source, a.prompt, a.layer, a.token) for chunk in chunks for a in chunk] == expected
     assert plan.n_cells == len(expected)
     assert all(len(chunk) == chunk_cells for chunk in chunks[:-1])
+
+
+def test_chunks_of_a_large_plan_shrink_towards_its_end():
+    for n_cells in (1, 255, 256, 257, LARGE_PLAN - 1):
+        sizes = list(chunk_sizes(n_cells, 256))
+        assert sum(sizes) == n_cells
+        assert set(sizes[:-1]) <= {256}
+    for n_cells in (LARGE_PLAN, 10**6):
+        sizes = list(chunk_sizes(n_cells, 256))
+        assert sum(sizes) == n_cells
+        assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+        assert sizes[-2] == SMALLEST_CHUNK
+        assert n_cells * 0.78 < sum(size for size in sizes if size == 256) < n_cells * 0.8
+        left = n_cells
+        for size in sizes:
+            assert size <= max(SMALLEST_CHUNK, left * 1200 / n_cells)
+            left -= size
+    assert list(chunk_sizes(LARGE_PLAN, 8))[:-1] == [8] * (LARGE_PLAN // 8 - 1)
 
 
 def test_what_is_interpreted():

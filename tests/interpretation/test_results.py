@@ -16,6 +16,7 @@ from transformers.interpretation.results import (
     Record,
     ResultsError,
     read_csv,
+    read_parquet,
     token_pieces,
 )
 
@@ -171,6 +172,14 @@ def test_what_is_written_is_what_is_read(tmp_path, records):
     path = tmp_path / "out.csv"
     Interpretations(records).to_csv(path)
     assert list(read_csv(path)) == [rounded(record) for record in records]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RECORDS, max_size=3))
+def test_parquet_gives_back_exactly_what_was_written(tmp_path, records):
+    path = tmp_path / "out.parquet"
+    Interpretations(records).to_parquet(path)
+    assert list(read_parquet(path)) == records
 
 
 def test_the_token_list_of_a_long_prompt_is_read(tmp_path):

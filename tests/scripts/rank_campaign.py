@@ -28,7 +28,7 @@ import torch
 from transformers.interpretation import batch, ranks
 from transformers.interpretation.loading import load_weights
 
-TABLES = 3
+TABLES = (".csv", ".parquet", ".csv")
 SIZES = (2, 3, 1)
 CHUNK_CELLS = 8
 
@@ -106,19 +106,19 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
         return f"{(folder / 'said').read_text()}{statuses}"
 
     began = time.monotonic()
-    whole = folder / "whole.csv"
-    assert run(whole, 1)
+    assert run(folder / "whole.csv", 1)
     duration = time.monotonic() - began
+    assert run(folder / "whole.parquet", 1)
     counts = {"stopped": 0, "tables": 0, "different": 0}
-    for number in range(TABLES):
-        output = folder / f"{number}.csv"
+    for number, form in enumerate(TABLES):
+        output = folder / f"{number}{form}"
         sizes = itertools.cycle(SIZES[number:] + SIZES[:number])
         for _ in range(3):
             counts["stopped"] += not run(output, next(sizes), random.uniform(0.2, 0.9) * duration)
         assert run(output, next(sizes))
         counts["tables"] += 1
-        counts["different"] += output.read_bytes() != whole.read_bytes()
-        left = {path.name for path in folder.iterdir() if path.name.startswith(f"{number}.csv")}
+        counts["different"] += output.read_bytes() != (folder / f"whole{form}").read_bytes()
+        left = {path.name for path in folder.iterdir() if path.name.startswith(output.name)}
         assert left == {output.name, f"{output.name}.manifest.json"}, left
     told = {"refused": said("refused", "--layers", "99"), "usage": said("usage", "--no-such-option")}
     told["interrupted"] = said("interrupted", interrupt=True)

@@ -15,6 +15,7 @@ import pytest
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation import read_parquet
 from transformers.interpretation.record import COLUMNS
 
 SCRIPT = Path(script.__file__)
@@ -142,6 +143,20 @@ def test_several_prompts_and_safe_cells(model, workplace, capsys):
     assert [row["token_source"] for row in rows[:3]] == ["prompt", "prompt", "output"]
 
 
+def test_parquet_has_what_the_csv_has(model, workplace, capsys):
+    assert script.main(arguments(model, "--layers", "0,2")) == 0
+    assert script.main(arguments(model, "--layers", "0,2", "--output", "out.parquet", "--show", "a_1")) == 0
+    told = capsys.readouterr().out
+    assert "12 interpretations in" in told
+    assert "out.parquet (report: out.html)" in told
+    read_parquet("out.parquet").to_csv("again.csv")
+    assert (workplace / "again.csv").read_bytes() == (workplace / "interpretations.csv").read_bytes()
+    page, other = ((workplace / name).read_text() for name in ("out.html", "interpretations.html"))
+    assert page == other
+    assert script.main(arguments(model, "--layers", "0,2", "--output", "out.parquet")) == 0
+    assert "out.parquet (report: out.html) is complete: 12 interpretations" in capsys.readouterr().out
+
+
 BAD = [
     (["--examples", "none.json"], "none.json: cannot read the examples: No such file or directory"),
     (["--examples", "broken.json"], "broken.json: line 2, column 1: not valid JSON: "),
@@ -151,7 +166,8 @@ BAD = [
     (["--tokens", "3:,2"], "a_1: tokens: 2 is out of range: there are 2"),
     (["--interpretation-prompt", "sumarize"], "did you mean 'summarize'"),
     (["--output", "folder.csv"], "folder.csv is a folder; name a file"),
-    (["--output", "table.xls"], "the output table.xls must be named .csv"),
+    (["--output", "table.xls"], "the output table.xls must be named .csv or .parquet"),
+    (["--output", "out.parquet", "--csv-safe"], "csv_safe is for CSV"),
     (["--output", "examples.json/out.csv"], "examples.json is not a folder"),
     (["--output", "thesis.csv"], "thesis.csv exists and no run's manifest lies beside it"),
     (["--report", "thesis.csv"], "thesis.csv exists and is no report"),

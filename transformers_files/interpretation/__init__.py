@@ -24,6 +24,7 @@ _HOMES = {
     "interpret": "api",
     "interpret_vectors": "api",
     "read_csv": "results",
+    "read_parquet": "results",
     "read_examples": "examples",
     "sweep_layers": "sweep",
 }

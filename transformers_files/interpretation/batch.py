@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -26,13 +27,14 @@ import torch
 import transformers
 from torch import nn
 
+from . import parquet
 from .engine import InterpretationSettings, resolve_batch_size
 from .examples import Example, read_examples
 from .families import RESIDUAL, check_place, place_module
 from .insert_layers import InsertLayer
 from .loading import ModelError, Outline, load_weights, read_outline, resolve_device, resolve_dtype
 from .manifest import Manifest, OutputError, package_fingerprint
-from .output import Found, check_output, inspect_output, open_output
+from .output import Found, check_output, inspect_output, is_parquet, open_output
 from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
 from .prompts import InterpretationPromptSpec, find_spec
@@ -103,8 +105,12 @@ def check(request: Request) -> Checked:
     settings = InterpretationSettings()
     with _collected(problems):
         check_output(request.output)
-    if request.output.suffix.lower() != ".csv":
-        problems.append(f"the output {request.output} must be named .csv")
+    if request.output.suffix.lower() not in (".csv", ".parquet"):
+        problems.append(f"the output {request.output} must be named .csv or .parquet")
+    if is_parquet(request.output) and importlib.util.find_spec("pyarrow") is None:
+        problems.append("Parquet needs the package pyarrow; run: python -m pip install pyarrow")
+    if is_parquet(request.output) and request.csv_safe:
+        problems.append("csv_safe is for CSV; spreadsheets do not run what is in Parquet")
     with _collected(problems):
         examples = read_examples(request.examples)
     for name in request.interpretation_prompts:
@@ -260,6 +266,8 @@ def _job(prepared: Prepared, model: nn.Module, manifest: Manifest) -> Job:
 
 
 def _encoder(request: Request) -> Encode:
+    if is_parquet(request.output):
+        return parquet.encode
     return lambda records: csv_rows(records, safe=request.csv_safe).encode()
 
 

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import Manifest, OutputError, Position, read_manifest
-from .shards import Piece, Place, find_pieces, read_piece, remove_shards, write_whole
+from .parquet_output import ParquetOutput
+from .shards import Piece, Place, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
 from .table import csv_header
 
-_READ_BYTES = 2**20
 _ANEW = "name another output, or start anew with --overwrite"
 
 
@@ -96,14 +96,17 @@ def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool =
     check_output(path)
     manifest = read_manifest(path)
     size = path.stat().st_size if path.exists() else 0
-    if manifest is None or overwrite or not size:
+    begun = size or (is_parquet(path) and shards_folder(path).is_dir())
+    if manifest is None or overwrite or not begun:
         return Found()
     differences = manifest.differences(settings)
     if differences:
         raise OutputError(f"{path} was begun with other settings ({'; '.join(differences)}); {_ANEW}")
+    if is_parquet(path) and manifest.complete is None:
+        return Found(manifest, Position(), find_pieces(path, manifest.key))
     position = manifest.complete or _last_position(_progress_path(path), size)
     changed = manifest.complete is not None and size != position.bytes
-    if changed or _crc32(path, position.bytes) != position.crc32:
+    if changed or file_crc32(path, position.bytes) != position.crc32:
         raise OutputError(f"{path} has been changed since its run wrote it; {_ANEW}")
     return Found(manifest, position, {} if manifest.complete else find_kept(path, manifest, position))
 
@@ -183,7 +186,7 @@ class OutputFile:
 
 
 @contextlib.contextmanager
-def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile]:
+def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile | ParquetOutput]:
     """Begin an output, or go on with what `inspect_output` found.
 
     Raises OutputError if another process is writing it, or if it cannot be written.
@@ -191,10 +194,7 @@ def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[Output
     with contextlib.ExitStack() as files:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            table = files.enter_context(_opened(path))
-            _lock(table, path)
-            progress = files.enter_context(_opened(_progress_path(path)))
-            output = OutputFile(path, table, progress, manifest)
+            output = (_open_parquet if is_parquet(path) else _open_csv)(path, manifest, files)
             if found.manifest is None:
                 output.begin()
             else:
@@ -202,6 +202,25 @@ def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[Output
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
         yield output
+
+
+def is_parquet(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _open_csv(path: Path, manifest: Manifest, files: contextlib.ExitStack) -> OutputFile:
+    table = files.enter_context(_opened(path))
+    _lock(table.fileno(), path)
+    return OutputFile(path, table, files.enter_context(_opened(_progress_path(path))), manifest)
+
+
+def _open_parquet(path: Path, manifest: Manifest, files: contextlib.ExitStack) -> ParquetOutput:
+    shards_folder(path).mkdir(exist_ok=True)
+    folder = os.open(shards_folder(path), os.O_RDONLY)
+    files.callback(os.close, folder)
+    _lock(folder, path)
+    return ParquetOutput(path, manifest)
 
 
 def _progress_path(path: Path) -> Path:
@@ -221,22 +240,12 @@ def _last_position(progress: Path, size: int) -> Position:
     return position
 
 
-def _crc32(path: Path, size: int) -> int:
-    """Of the first `size` bytes of a file."""
-    crc = 0
-    with open(path, "rb") as file:
-        while size and (data := file.read(min(size, _READ_BYTES))):
-            crc = zlib.crc32(data, crc)
-            size -= len(data)
-    return crc
-
-
 def _opened(path: Path) -> io.FileIO:
     """Open for reading and writing, made if need be; unbuffered, so that nothing is written later than it seems."""
     return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
 
 
-def _lock(file: io.FileIO, path: Path) -> None:
+def _lock(file: int, path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
+from .parquet import ParquetTable
 from .record import Record
 from .results import Interpretations
 from .table import CsvTable
@@ -72,7 +73,7 @@ def read_portion(path: str | Path, examples: Examples | None = None, *, most_cel
     Raises ResultsError for a file that holds no interpretations, up to where it is read.
     """
     examples = examples or Examples()
-    table = CsvTable(path)
+    table = _table(path)
     kept: list[Record] = []
     seen = shown = 0
     more: int | None = None
@@ -107,7 +108,7 @@ def read_portion(path: str | Path, examples: Examples | None = None, *, most_cel
 def read_example(path: str | Path, name: str, *, most_cells: int = MOST_CELLS) -> Interpretations:
     """The first example of that name, or its first cells. Raises ValueError if there is none."""
     names: list[str] = []
-    for rows in _runs(CsvTable(path)):
+    for rows in _runs(_table(path)):
         first = next(rows)
         if first.name == name:
             return Interpretations([first, *islice(rows, most_cells - 1)])
@@ -115,6 +116,10 @@ def read_example(path: str | Path, name: str, *, most_cells: int = MOST_CELLS) -
     raise ValueError(f"no example {name!r}; the first are: {', '.join(names)}")
 
 
-def _runs(table: CsvTable) -> Iterator[Iterator[Record]]:
+def _table(path: str | Path) -> CsvTable | ParquetTable:
+    return (ParquetTable if Path(path).suffix.lower() == ".parquet" else CsvTable)(path)
+
+
+def _runs(table: CsvTable | ParquetTable) -> Iterator[Iterator[Record]]:
     for _, rows in groupby(table, key=lambda record: (record.name, record.prompt)):
         yield rows

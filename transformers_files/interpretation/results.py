@@ -6,6 +6,8 @@
     results.to_csv("interpretations.csv")
     read_csv("interpretations.csv")
 
+The same with `to_parquet` and `read_parquet`.
+
 Records and their columns are described in `record`, the form of the file in `table`.
 """
 
@@ -16,13 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from .parquet import ParquetTable, encode, write_table
 from .record import COLUMNS, OK, Record, token_pieces
 from .table import CsvTable, ResultsError, csv_header, csv_rows, table_row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["COLUMNS", "OK", "Interpretations", "Record", "ResultsError", "read_csv", "token_pieces"]
+__all__ = ["COLUMNS", "OK", "Interpretations", "Record", "ResultsError", "read_csv", "read_parquet", "token_pieces"]
 
 
 class Interpretations(Sequence[Record]):
@@ -72,6 +75,10 @@ class Interpretations(Sequence[Record]):
             file.write(csv_header())
             file.writelines(csv_rows([record], safe=safe) for record in self._records)
 
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the table with typed columns; numbers are not rounded."""
+        write_table(Path(path), (encode(self._records[i : i + 256]) for i in range(0, len(self), 256)))
+
     def with_token_texts(self, tokenizer: Any) -> Interpretations:
         """The same records with `interpretation_tokens` filled in from their token ids."""
         return Interpretations(
@@ -86,3 +93,11 @@ def read_csv(path: str | Path) -> Interpretations:
     Raises ResultsError with every problem (the first 20) and its line.
     """
     return Interpretations(CsvTable(path))
+
+
+def read_parquet(path: str | Path) -> Interpretations:
+    """The interpretations of a Parquet file with (at least) the columns of `COLUMNS`, in any order.
+
+    Raises ResultsError.
+    """
+    return Interpretations(ParquetTable(path))

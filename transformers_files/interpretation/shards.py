@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import BinaryIO, NamedTuple
 from .manifest import OutputError
 
 _FOLDER = ".shards"
+_READ_BYTES = 2**20
 _CRC_BYTES = 9  # eight digits and a line feed
 
 
@@ -111,10 +111,28 @@ def read_piece(place: Place) -> Piece:
     raise OutputError(f"{place.path} has been changed while it was read; give the same command again")
 
 
+def clear_shards(output: Path) -> None:
+    """Remove all of them; the folder stays."""
+    for path in shards_folder(output).glob("*"):
+        path.unlink(missing_ok=True)
+
+
 def remove_shards(output: Path) -> None:
-    """All of them."""
+    """All of them, and the folder."""
+    clear_shards(output)
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(shards_folder(output))
+        shards_folder(output).rmdir()
+
+
+def file_crc32(path: Path, size: int | None = None) -> int:
+    """Of a file, or of its first `size` bytes."""
+    crc = 0
+    rest = path.stat().st_size if size is None else size
+    with open(path, "rb") as file:
+        while rest and (data := file.read(min(rest, _READ_BYTES))):
+            crc = zlib.crc32(data, crc)
+            rest -= len(data)
+    return crc
 
 
 def _pieces(file: BinaryIO) -> Iterator[tuple[int, Piece]]:

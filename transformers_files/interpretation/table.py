@@ -18,7 +18,7 @@ from typing import Any
 from .insert_layers import insert_layer_of, insert_layer_text
 from .record import COLUMNS, OK, Record
 
-_FIELDS = {column: column.replace(" ", "_") for column in COLUMNS}
+FIELDS = {column: column.replace(" ", "_") for column in COLUMNS}
 _INTEGERS = ("layer_idx", "token_idx")
 _LISTS: dict[str, tuple[str, tuple[type, ...]]] = {
     "prompt_token_list": ("strings", (str,)),
@@ -26,7 +26,7 @@ _LISTS: dict[str, tuple[str, tuple[type, ...]]] = {
     "interpretation_weights": ("numbers", (int, float, type(None))),
     "interpretation_prob": ("numbers", (int, float, type(None))),
 }
-_NUMBER_LISTS = ("interpretation", "interpretation_weights", "interpretation_prob")
+NUMBER_LISTS = ("interpretation", "interpretation_weights", "interpretation_prob")
 _DECIMALS = 6
 _SHOWN_PROBLEMS = 20
 _LARGEST_FIELD = 2**31 - 1  # of the csv module: a C long, 32 bits on Windows
@@ -59,9 +59,9 @@ def csv_rows(records: Iterable[Record], *, safe: bool = False) -> str:
 
 def table_row(record: Record) -> Iterator[Any]:
     """The record's values in the order of COLUMNS: numbers rounded, lists as lists, None where there is nothing."""
-    for column, name in _FIELDS.items():
+    for column, name in FIELDS.items():
         value = getattr(record, name)
-        if column in _NUMBER_LISTS:
+        if column in NUMBER_LISTS:
             yield [_rounded(number) for number in value] if record.status == OK else None
         elif column == "insert_layer":
             yield value if isinstance(value, int) else insert_layer_text(value)
@@ -164,9 +164,9 @@ def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[s
         raise ValueError(f"{len(row)} cells where the header has {len(header)}")
     cells = dict(zip(header, row))
     values: dict[str, Any] = {}
-    for column, name in _FIELDS.items():
+    for column, name in FIELDS.items():
         cell = cells[column]
-        if column in _NUMBER_LISTS:
+        if column in NUMBER_LISTS:
             values[name] = _list(column, cell)
         elif column == "insert_layer":
             values[name] = insert_layer_of(cell)
@@ -178,7 +178,7 @@ def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[s
             values[name] = before[column][1]
     values["answer"] = values["answer"] or None
     record = Record(**values)
-    lengths = {len(getattr(record, column)) for column in _NUMBER_LISTS}
+    lengths = {len(getattr(record, column)) for column in NUMBER_LISTS}
     if len(lengths) > 1:
         raise ValueError("interpretation, interpretation_weights and interpretation_prob differ in length")
     return record
@@ -197,7 +197,7 @@ def _list(column: str, cell: str) -> tuple:
         value = json.loads(cell)
     except (ValueError, RecursionError):
         raise ValueError(f"{column} is not JSON: {_shown(cell)}") from None
-    if value is None and column in _NUMBER_LISTS:
+    if value is None and column in NUMBER_LISTS:
         return ()
     good = isinstance(value, list) and all(isinstance(item, types) and not isinstance(item, bool) for item in value)
     if not good or any(isinstance(item, float) and not math.isfinite(item) for item in value):
