@@ -139,6 +139,16 @@ def test_places_means_and_differences(model, place, minus):
         assert record.prompt == ("Hello" if minus is None else "Hello\n−\nSo long")
 
 
+@torch.no_grad()
+def test_both_embeddings_of_a_difference_are_mapped(model):
+    """An affine map's offset cancels."""
+    turn = torch.randn(32, 32, generator=torch.Generator().manual_seed(5)) / 6
+    options = {"raw": True, "interpretation_prompt": SPEC, "layers": 2, "tokens": "last", **OPTIONS}
+    (found,) = interpret(model, TOKENIZER, "Hello", minus="So long", mapping=lambda v: v @ turn + 7, **options)
+    ours, its = (reading_of(model, prompt, "residual")[2, -1] for prompt in ("Hello", "So long"))
+    assert_says(found, said(model, SPEC.build(TOKENIZER), (ours - its) @ turn, 4))
+
+
 def greedy(model, prompt, n):
     return reference_greedy(model, TOKENIZER.encode(prompt, add_special_tokens=False), {}, n)
 

@@ -39,7 +39,7 @@ def layers_at_once(tokens: int, hidden: int) -> int:
 
 
 class Reading:
-    """The token ids of a source, outputs included, and its hidden embeddings, minus the other prompt's of a difference.
+    """The token ids of a source, outputs included, and its hidden embeddings; of a difference the other prompt's too.
 
     Of these, as many consecutive layers are held at once as CAPTURED_BYTES allows.
     """
@@ -96,24 +96,22 @@ class Reading:
             return "mean"
         return "prompt" if token < len(self.source.input_ids) else "output"
 
-    def vector(self, layer: int, token: int | range) -> torch.Tensor:
-        """The hidden embedding `[hidden]`."""
+    def vectors(self, layer: int, token: int | range) -> torch.Tensor:
+        """The hidden embedding, `[1, hidden]`; of a difference also the one to be subtracted, `[2, hidden]`."""
         if layer not in self._block:
             self._block = {}  # before the next block is made, so that two are never held at once
             self._block = self._capture(layer)
-        return self._block[layer][self._rows[token]].clone()  # a view would keep the whole block alive
+        return self._block[layer][:, self._rows[token]].clone()  # a view would keep the whole block alive
 
     def _capture(self, layer: int) -> dict[int, torch.Tensor]:
-        """The block of layers that `layer` belongs to: `{layer: [tokens, hidden]}`."""
+        """The block of layers that `layer` belongs to: `{layer: [1 or 2, tokens, hidden]}`."""
         size = layers_at_once(len(self._rows), self._model.get_input_embeddings().weight.shape[-1])
         first = self._layers.index(layer) // size * size
         block = self._layers[first : first + size]
-        states = self._states(self.input_ids, block, list(self._rows))
+        sides = [self._states(self.input_ids, block, list(self._rows))]
         if self.source.minus is not None:
-            other = self._states(self.source.minus.input_ids, block, self.source.minus.tokens)
-            exact = torch.promote_types(states.dtype, torch.float32)
-            states = states.to(exact) - other.to(exact)
-        return dict(zip(block, states))
+            sides.append(self._states(self.source.minus.input_ids, block, self.source.minus.tokens))
+        return dict(zip(block, torch.stack(sides, dim=1)))
 
     def _states(self, input_ids: Sequence[int], layers: Sequence[int], tokens: Sequence[int | range]) -> torch.Tensor:
         """`[len(layers), len(tokens), hidden]`"""

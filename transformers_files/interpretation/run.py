@@ -60,7 +60,7 @@ class Job:
         for address in self.plan.chunk(chunk):
             reading = self._read(address.source)
             if reading.has(address.token):
-                vector = self._mapped(reading.vector(address.layer, address.token), address.layer)
+                vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
                 layer = address.layer if self._settings.insert_layer == SAME else None
                 found.append((address, reading, Cell(vector, address.prompt, layer)))
         cells = [cell for _, _, cell in found]
@@ -76,10 +76,17 @@ class Job:
         failed = sum(record.status != OK for record in records)
         return Piece(chunk, len(records), failed, encode(records))
 
-    def _mapped(self, vector: torch.Tensor, layer: int) -> torch.Tensor:
-        """A source's vector `[hidden]` in the space of the model."""
+    def _vector(self, vectors: torch.Tensor, layer: int) -> torch.Tensor:
+        """A source's vector, or the difference of two, as `[hidden]` in the space of the model.
+
+        Both are mapped before they are subtracted: the offset of an affine map has no place in a difference.
+        """
         hidden = self._model.get_input_embeddings().weight.shape[-1]
-        return map_vectors(self._mapping, vector[None], layer, hidden)[0]
+        mapped = map_vectors(self._mapping, vectors, layer, hidden)
+        if len(mapped) == 1:
+            return mapped[0]
+        exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
+        return exact[0] - exact[1]
 
     def _read(self, source: Source) -> Reading:
         """Cells come in the order of their sources, so the last reading is kept, and only that."""
