@@ -1,5 +1,7 @@
 """Does a process get slower the more cells it has to interpret? A tiny random model, so that little else takes time.
 
+Runs of 1,000 cells take turns with the tenths of one large run, so that both meet the same machine.
+
     python scripts/benchmark_cells.py                 # 1,000 and 100,000 cells: minutes
     python scripts/benchmark_cells.py --cells 1000000
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -38,10 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tokenizer = letter_tokenizer()
     model = tiny_model()
-    for number in (FEW, options.cells, FEW):
-        cells, seconds = carry_out(model, tokenizer, plan_of(model, tokenizer, number))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(f"{cells:,} cells: {cells / seconds:,.0f}/s, peak memory {peak:,.0f} MB")
+    few, many = (
+        Job(model, tokenizer, plan_of(model, tokenizer, number), SETTINGS, batch_size=CHUNK_CELLS)
+        for number in (FEW, options.cells)
+    )
+    carry_out(few, range(few.plan.n_chunks))  # warm
+    rates: list[float] = []
+    rows, seconds = 0, 0.0
+    tenth = -(-many.plan.n_chunks // 10)
+    for first in range(0, many.plan.n_chunks, tenth):
+        found, took = carry_out(few, range(few.plan.n_chunks))
+        rates.append(found / took)
+        found, took = carry_out(many, range(first, min(first + tenth, many.plan.n_chunks)))
+        rows, seconds = rows + found, seconds + took
+        print(f"{rows:,} cells: {rows / seconds:,.0f}/s", file=sys.stderr)
+    usual = statistics.median(rates)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"{few.plan.n_cells:,} cells: {usual:,.0f}/s (median of {len(rates)})")
+    print(f"{rows:,} cells: {rows / seconds:,.0f}/s, {rows / seconds / usual:.2f} times as fast")
+    print(f"peak memory {peak:,.0f} MB")
     return 0
 
 
@@ -78,13 +96,11 @@ def plan_of(model: torch.nn.Module, tokenizer: Any, cells: int) -> Plan:
     )
 
 
-def carry_out(model: torch.nn.Module, tokenizer: Any, plan: Plan) -> tuple[int, float]:
-    """Interpretations made, as lines of CSV, and the seconds that they took, after a warm-up."""
-    Job(model, tokenizer, plan, SETTINGS, batch_size=CHUNK_CELLS).records(0)
-    job = Job(model, tokenizer, plan, SETTINGS, batch_size=CHUNK_CELLS)
+def carry_out(job: Job, chunks: Sequence[int]) -> tuple[int, float]:
+    """Interpretations made, as lines of CSV, and the seconds that they took."""
     rows = 0
     began = time.monotonic()
-    for chunk in range(plan.n_chunks):
+    for chunk in chunks:
         records = job.records(chunk)
         csv_rows(records)
         rows += len(records)
