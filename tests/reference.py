@@ -54,9 +54,16 @@ class RewritingLayer(nn.Module):
         if self.index not in info:
             return
         locations, embedding = info[self.index]
+        locations = [locations] if isinstance(locations, str) else locations
         for i, location in enumerate(locations):
-            if position == (location if location >= 0 else self.prompt_length + location):
-                state.copy_(replaced(state.clone(), embedding[0, i], info["replacing_mode"], self.strength(info, i)))
+            if location == "generated":
+                meant = position >= self.prompt_length
+            else:
+                meant = position == (location if location >= 0 else self.prompt_length + location)
+            if meant:
+                old = state.clone()
+                new = embedding(old[None])[0] if callable(embedding) else embedding[0, i]
+                state.copy_(replaced(old, new, info["replacing_mode"], self.strength(info, i)))
 
     def strength(self, info: Mapping[Any, Any], i: int) -> float:
         """Of the i-th location: given once for all, one per location, or either of them by layer."""

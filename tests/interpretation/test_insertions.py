@@ -196,7 +196,7 @@ BAD_ROWS = {
     "no pair": (row(layers={1: [2]}), r"layer 1, a list where \(insert_locations, embedding\) is needed"),
     "locations no list": (
         row(layers={1: (2, vectors())}),
-        r"layer 1, the insert locations must be a list of integers, not 2",
+        r"layer 1, the insert locations must be a list of integers, or \"generated\", not 2",
     ),
     "locations no integers": (
         row(layers={1: ([2.5], vectors())}),
@@ -204,11 +204,11 @@ BAD_ROWS = {
     ),
     "embedding no tensor": (
         row(layers={1: ([2], [1.0])}),
-        r"layer 1, the embedding must be a floating-point tensor, not a list",
+        r"layer 1, the embedding must be a floating-point tensor or a callable, not a list",
     ),
     "embedding of integers": (
         row(layers={1: ([2], vectors().long())}),
-        r"floating-point tensor, not a tensor of torch.int64",
+        r"floating-point tensor or a callable, not a tensor of torch.int64",
     ),
     "shape": (
         row(layers={1: ([2, 3], vectors(1))}),

@@ -35,6 +35,14 @@ INFOS = [
     {1: ([-9, -2], vectors(2, 0)), "replacing_mode": "normalized", "overlay_strength": 1.0},
     {0: ([-3], vectors(1, 2)), 3: ([-1, -7], vectors(2, 3)), "replacing_mode": "addition", "overlay_strength": 1.5},
 ]
+STEERED = [
+    {1: (["generated", -2], vectors(2, 4)), "replacing_mode": "norm_matched_addition", "overlay_strength": [0.7, 1.5]},
+    {
+        0: ("generated", vectors(1, 5)),
+        2: ("generated", lambda states: states.flip(-1)),
+        "replacing_mode": "normalized", "overlay_strength": 0.5,
+    },
+]
 IDS = torch.tensor([[0] * (WIDTH - len(prompt)) + prompt for prompt in PROMPTS])
 MASK = (IDS != 0).long()
 
@@ -194,7 +202,21 @@ def arguments(mode: Mode) -> dict[str, Any]:
 @pytest.mark.parametrize("name", [name for name, mode in MODES.items() if mode.available])
 def test_equal_to_the_same_decoding_over_the_reference(model, outcomes, name):
     mode = MODES[name]
-    given, infos = arguments(mode), INFOS[: mode.rows]
+    compare(model, mode, INFOS[: mode.rows])
+    outcomes[name] = "equal"
+
+
+STEERABLE = [name for name, mode in MODES.items() if mode.available and not mode.arguments().keys() & {"streamer"}]
+
+
+@pytest.mark.parametrize("name", STEERABLE)
+def test_steering_equals_the_same_decoding_over_the_reference(model, name):
+    compare(model, MODES[name], STEERED[: MODES[name].rows])
+
+
+def compare(model, mode, infos):
+    """Sequences, scores and what was streamed; and that the surgery changes something."""
+    given = arguments(mode)
     reference = arguments(mode)
     expected = reference_generate(model, infos, WIDTH, seed=3, **reference)
     torch.manual_seed(3)
@@ -208,7 +230,6 @@ def test_equal_to_the_same_decoding_over_the_reference(model, outcomes, name):
     torch.manual_seed(3)
     plain = model.generate(**arguments(mode))
     assert plain.sequences.shape != found.sequences.shape or not torch.equal(plain.sequences, found.sequences)
-    outcomes[name] = "equal"
 
 
 @pytest.mark.parametrize("name", [name for name, mode in MODES.items() if not mode.available])

@@ -205,7 +205,7 @@ def test_an_exception_on_its_way_is_not_replaced(model):
 
 def test_a_layer_that_the_model_does_not_have(model):
     one = torch.zeros(1, dtype=torch.long)
-    plan = SurgeryPlan({4: LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), one == 1)}, 1)
+    plan = SurgeryPlan({4: LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), *2 * [one == 2])}, 1)
     with pytest.raises(ValueError, match=r"layer 4 is out of range.*0 to 3"), surgery(model, plan):
         pass
 
@@ -322,14 +322,14 @@ def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
 def test_an_insertion_checks_its_shapes(change, message):
     one = torch.zeros(1, dtype=torch.long)
     fields = {"rows": one, "positions": one, "vectors": vectors(1)[0], "strength": one.float(), "keep": one.float()}
-    fields["norm_matched"] = one == 1
+    fields |= {"norm_matched": one == 1, "onward": one == 1}
     with pytest.raises(ValueError, match=message):
         LayerInsertion(**{**fields, **change})
 
 
 def test_a_plan_checks_its_rows_and_is_never_empty():
     one = torch.ones(1, dtype=torch.long)
-    insertion = LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), one == 1)
+    insertion = LayerInsertion(one, one, vectors(1)[0], torch.ones(1), torch.zeros(1), *2 * [one == 2])
     with pytest.raises(ValueError, match="a row outside the batch of 1"):
         SurgeryPlan({0: insertion}, 1)
     with pytest.raises(ValueError, match="without a layer"):

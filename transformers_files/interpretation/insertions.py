@@ -8,6 +8,11 @@
 
 At the input of the layer, at each location: ``new = s * scale * embedding + keep * old``; `replacing` says what scale
 and keep are in each mode.
+
+Steering: the location "generated", alone or in the list, stands for every token that is generated after the prompt (of
+it and of each location the embedding has one row). In place of the embedding a callable makes it, at every location,
+out of the hidden states that are there: [n, hidden] → [n, hidden], in the type of the layer, rows of the batch
+together.
 """
 
 from __future__ import annotations
@@ -15,16 +20,18 @@ from __future__ import annotations
 import difflib
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .positions import Prompt, positions_of
+from .positions import GENERATED, Position, Prompt, positions_of
 from .replacing import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
 
+EmbeddingFunction = Callable[[Tensor], Tensor]
+"""Hidden states [n, hidden] that are there → the embeddings to insert, [n, hidden]."""
 OPTIONS = ("replacing_mode", "overlay_strength")
 IGNORED_PREFIX = "retrieve_"
 
@@ -36,7 +43,7 @@ class LayerInsertion:
     rows: Tensor
     """[n], long, on the CPU: row of the batch"""
     positions: Tensor
-    """[n], long, on the CPU: absolute column of the prompt"""
+    """[n], long, on the CPU: absolute column"""
     vectors: Tensor
     """[n, hidden]: the embeddings to insert"""
     strength: Tensor
@@ -45,14 +52,28 @@ class LayerInsertion:
     """[n]: the factor of the hidden state that was there"""
     norm_matched: Tensor
     """[n], bool, on the CPU: whether the embedding is scaled to the norm of the hidden state that was there"""
+    onward: Tensor
+    """[n], bool, on the CPU: whether all columns after the position are meant too"""
+    functions: tuple[tuple[EmbeddingFunction, Tensor], ...] = ()
+    """those that make embeddings of the hidden states that are there, with [n], bool: which of them"""
 
     def __post_init__(self) -> None:
         n = self.rows.shape[0]
-        flat = (self.rows, self.positions, self.strength, self.keep, self.norm_matched)
+        flat = (self.rows, self.positions, self.strength, self.keep, self.norm_matched, self.onward)
         if n == 0 or any(tensor.shape != (n,) for tensor in flat) or self.vectors.ndim != 2 or len(self.vectors) != n:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (*flat, self.vectors))
-            names = "rows, positions, strength, keep, norm_matched [n] and vectors [n, hidden]"
+            names = "rows, positions, strength, keep, norm_matched, onward [n] and vectors [n, hidden]"
             raise ValueError(f"{names} do not fit: {shapes}")
+
+    def within(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Which of the vectors go into a pass over `count` columns from `first` on, and at which columns: [m] each."""
+        end = first + count
+        entries = ((self.positions < end) & (self.onward | (self.positions >= first))).nonzero()[:, 0]
+        starts = self.positions[entries].clamp(min=first)
+        counts = torch.where(self.onward[entries], end - starts, 1)
+        before = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        columns = starts.repeat_interleave(counts) + torch.arange(len(before)) - before
+        return entries.repeat_interleave(counts), columns
 
 
 @dataclass(frozen=True)
@@ -78,8 +99,10 @@ class _Part:
 
     row: int
     columns: list[int]
+    onward: list[bool]
     vectors: Tensor
-    """[len(columns), hidden]"""
+    """[len(columns), hidden]; zeros where a function makes them"""
+    function: EmbeddingFunction | None
     strengths: list[float]
     mode: ReplacingMode
 
@@ -94,12 +117,14 @@ def plan_surgery(
     cached_length: int = 0,
     attention_mask: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    generates: bool = False,
 ) -> SurgeryPlan | None:
     """Check `insert_info` and gather it by layer; None where it asks for nothing.
 
     prompt_length: columns of the prompt, the `cached_length` that are already in a cache included.
     attention_mask: [batch, columns], nonzero where a column counts; masks of other ranks are not looked at.
     dtype: the type that the embeddings will be cast to, so that an overflow is found here.
+    generates: whether tokens are generated after the prompt.
     Raises `ValueError` that names row, layer, position and remedy.
     """
     if insert_info is None:
@@ -115,7 +140,7 @@ def plan_surgery(
             "for a row to leave alone"
         )
     mask = attention_mask.bool().cpu() if attention_mask is not None and attention_mask.ndim == 2 else None
-    prompt = Prompt(prompt_length, cached_length, mask)
+    prompt = Prompt(prompt_length, cached_length, mask, generates)
     parts: dict[int, list[_Part]] = {}
     for row, info in enumerate(insert_info):
         try:
@@ -125,9 +150,10 @@ def plan_surgery(
             mode, strengths = _mode_and_strengths(info, layers)
             for layer, entry in layers.items():
                 try:
-                    positions, vectors = _entry(entry, hidden_size)
+                    positions, vectors, function = _entry(entry, hidden_size)
                     columns, factors = prompt.columns(row, positions), strengths_at(strengths[layer], len(positions))
-                    part = _Part(row, columns, vectors, factors, mode)
+                    onward = [position == GENERATED for position in positions]
+                    part = _Part(row, columns, onward, vectors, function, factors, mode)
                     _check(part, positions, dtype)
                 except ValueError as error:
                     raise ValueError(f"layer {layer}, {error}") from None
@@ -186,29 +212,33 @@ def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple
     return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
 
 
-def _entry(entry: Any, hidden_size: int) -> tuple[list[int], Tensor]:
-    """The positions and vectors [n, hidden] of one (row, layer)."""
+def _entry(entry: Any, hidden_size: int) -> tuple[list[Position], Tensor, EmbeddingFunction | None]:
+    """The positions and vectors [n, hidden] of one (row, layer), and what makes the vectors where it is a callable."""
     if not isinstance(entry, (tuple, list)) or len(entry) != 2:
         raise ValueError(f"a {type(entry).__name__} where (insert_locations, embedding) is needed")
     positions = positions_of(entry[0])
     embedding = entry[1]
+    if callable(embedding) and not isinstance(embedding, Tensor):
+        return positions, torch.zeros(len(positions), hidden_size), embedding
     if not isinstance(embedding, Tensor) or not embedding.is_floating_point():
         found = f"a tensor of {embedding.dtype}" if isinstance(embedding, Tensor) else f"a {type(embedding).__name__}"
-        raise ValueError(f"the embedding must be a floating-point tensor, not {found}")
+        raise ValueError(f"the embedding must be a floating-point tensor or a callable, not {found}")
     wanted = (1, len(positions), hidden_size)
     if embedding.shape != wanted:
         raise ValueError(
             f"positions {positions}: the embedding has shape {list(embedding.shape)} and must have {list(wanted)}: "
             "[1, number of insert locations, hidden size]"
         )
-    return positions, embedding[0]
+    return positions, embedding[0], None
 
 
-def _check(part: _Part, positions: Sequence[int], dtype: torch.dtype | None) -> None:
+def _check(part: _Part, positions: Sequence[Position], dtype: torch.dtype | None) -> None:
     """Raise for the first strength out of range, and for the first embedding that cannot go in as the model's type."""
     for position, strength in zip(positions, part.strengths):
         if problem := part.mode.strength_problem(strength):
             raise ValueError(f"position {position}: overlay_strength {strength} {problem}")
+    if part.function is not None:
+        return
     vectors, where = part.vectors.detach(), "" if dtype is None else f" in {dtype}"
     vectors = vectors if dtype is None else vectors.to(dtype)
     finite = torch.isfinite(vectors).all(dim=-1)
@@ -232,6 +262,7 @@ def _stack(parts: list[_Part]) -> LayerInsertion:
     counts = torch.tensor([len(part.columns) for part in parts])
     device = parts[0].vectors.device  # embeddings captured under a device map lie on several devices
     strengths = [(part.mode, strength) for part in parts for strength in part.strengths]
+    functions = {id(part.function): part.function for part in parts if part.function is not None}
     return LayerInsertion(
         rows=torch.tensor([part.row for part in parts]).repeat_interleave(counts),
         positions=torch.tensor([column for part in parts for column in part.columns]),
@@ -239,6 +270,11 @@ def _stack(parts: list[_Part]) -> LayerInsertion:
         strength=torch.tensor([strength for _, strength in strengths], dtype=torch.float64),
         keep=torch.tensor([mode.keep(strength) for mode, strength in strengths], dtype=torch.float64),
         norm_matched=torch.tensor([mode.matches_norm for mode, _ in strengths]),
+        onward=torch.tensor([onward for part in parts for onward in part.onward]),
+        functions=tuple(
+            (function, torch.tensor([part.function is function for part in parts]).repeat_interleave(counts))
+            for function in functions.values()
+        ),
     )
 
 

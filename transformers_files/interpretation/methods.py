@@ -59,7 +59,8 @@ def forward_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = No
     if tokens is None:
         raise ValueError("insert_info needs a prompt to insert into: give input_ids or inputs_embeds")
     cached = cached_length(given.get("past_key_values"))
-    plan = _plan(self, insert_info, tokens, cached + tokens.shape[1], cached, given.get("attention_mask"))
+    length, mask = cached + tokens.shape[1], given.get("attention_mask")
+    plan = _plan(self, insert_info, tokens, length, cached, mask, generates=False)
     if plan is None:
         return self(*args, **kwargs)
     with surgery(self, plan):
@@ -67,7 +68,7 @@ def forward_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = No
 
 
 def generate_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = None, **kwargs: Any) -> Any:
-    """`generate` with hidden embeddings of the prompt replaced or shifted.
+    """`generate` with hidden embeddings of the prompt, or of the tokens that it generates, replaced or shifted.
 
     Takes what `generate` takes, and `insert_info` as `transformers.interpretation.insertions` describes it, one dict
     per row of the prompt: rows that beams or several return sequences add carry the surgery of the row they came from.
@@ -110,7 +111,8 @@ def greedy_search_interpret(
     plan = None
     if insert_info is not None:
         cached = cached_length(model_kwargs.get("past_key_values"))
-        plan = _plan(self, insert_info, input_ids, input_ids.shape[1], cached, model_kwargs.get("attention_mask"))
+        length, mask = input_ids.shape[1], model_kwargs.get("attention_mask")
+        plan = _plan(self, insert_info, input_ids, length, cached, mask, generates=True)
     outputs = {
         "output_attentions": output_attentions,
         "output_hidden_states": output_hidden_states,
@@ -190,7 +192,7 @@ def _generation_plan(
             length = mask.shape[1]  # only the tokens after the cache were given, and the mask of all
     elif tokens.ndim == 2:
         mask = _mask_from_padding(tokens, config)
-    return _plan(model, insert_info, tokens, length, cached, mask)
+    return _plan(model, insert_info, tokens, length, cached, mask, generates=True)
 
 
 def _mask_from_padding(input_ids: Tensor, config: Any) -> Tensor | None:
@@ -201,7 +203,14 @@ def _mask_from_padding(input_ids: Tensor, config: Any) -> Tensor | None:
 
 
 def _plan(
-    model: Any, insert_info: InsertInfo, tokens: Tensor, length: int, cached: int, mask: Tensor | None
+    model: Any,
+    insert_info: InsertInfo,
+    tokens: Tensor,
+    length: int,
+    cached: int,
+    mask: Tensor | None,
+    *,
+    generates: bool,
 ) -> SurgeryPlan | None:
     return plan_surgery(
         insert_info,
@@ -212,6 +221,7 @@ def _plan(
         cached_length=cached,
         attention_mask=mask,
         dtype=model.dtype,
+        generates=generates,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where an embedding goes in: positions as `insert_info` gives them → columns of the prompt."""
+"""Where an embedding goes in: positions as `insert_info` gives them → columns of the prompt, or all that follow it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import operator
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
+
+GENERATED = "generated"
+"""The position of every token that is generated after the prompt."""
+Position = int | Literal["generated"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,16 @@ class Prompt:
     mask: Tensor | None
     """[batch, columns], on the CPU: False where the attention mask hides a column; aligned to the right"""
 
-    def column(self, row: int, position: int) -> int:
-        """The absolute column of a position; raises `ValueError` with the reason where nothing can be inserted."""
+    generates: bool
+    """whether tokens are generated after it"""
+
+    def column(self, row: int, position: Position) -> int:
+        """The absolute column of a position, of generated tokens the first; raises `ValueError` with the reason where
+        nothing can be inserted."""
+        if position == GENERATED:
+            if not self.generates:
+                raise ValueError("a single pass generates nothing; give the positions of the tokens that it is given")
+            return self.length
         column = position + self.length if position < 0 else position
         if not 0 <= column < self.length:
             raise ValueError(
@@ -44,7 +56,7 @@ class Prompt:
                 )
         return column
 
-    def columns(self, row: int, positions: Sequence[int]) -> list[int]:
+    def columns(self, row: int, positions: Sequence[Position]) -> list[int]:
         """The absolute columns of several positions; raises `ValueError` that names the one that cannot be."""
         columns: dict[int, None] = {}
         for position in positions:
@@ -58,11 +70,19 @@ class Prompt:
         return list(columns)
 
 
-def positions_of(locations: Any) -> list[int]:
-    """The insert locations as integers, whatever sequence they come in."""
+def positions_of(locations: Any) -> list[Position]:
+    """The insert locations as integers and "generated", whatever sequence they come in."""
     if isinstance(locations, Tensor):
         locations = locations.tolist()
+    if isinstance(locations, str) and locations == GENERATED:
+        locations = [GENERATED]
     try:
-        return [operator.index(location) for location in locations]
+        return [GENERATED if _is_generated(location) else operator.index(location) for location in locations]
     except TypeError:
-        raise ValueError(f"the insert locations must be a list of integers, not {reprlib.repr(locations)}") from None
+        raise ValueError(
+            f'the insert locations must be a list of integers, or "{GENERATED}", not {reprlib.repr(locations)}'
+        ) from None
+
+
+def _is_generated(location: Any) -> bool:
+    return isinstance(location, str) and location == GENERATED

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder, decoder_layers
-from .insertions import LayerInsertion, SurgeryPlan, plan_surgery
+from .insertions import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
 from .replacing import norms
 
 __all__ = ["LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
@@ -87,7 +87,7 @@ class _Operation:
     def __init__(self, plan: SurgeryPlan) -> None:
         self.plan = plan
         self.thread = threading.get_ident()
-        self.pending = {layer: torch.ones_like(at.rows, dtype=torch.bool) for layer, at in plan.layers.items()}
+        self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
         self.offset = 0
         self.replaced: list[tuple[Tensor, Tensor]] = []
 
@@ -120,11 +120,11 @@ class _Operation:
             raise RuntimeError(
                 f"layer {layer} runs {hidden.shape[0]} rows, which is no multiple of the planned {self.plan.batch_size}"
             )
-        here = (at.positions >= self.offset) & (at.positions < self.offset + hidden.shape[1])
-        if not bool(here.any()):
+        entries, columns = at.within(self.offset, hidden.shape[1])
+        if not len(entries):
             return hidden
-        operated = _write(hidden, at, here, self.offset, copies)
-        self.pending[layer] &= ~here
+        operated = _write(hidden, at, entries, columns - self.offset, copies)
+        self.pending[layer][entries] = False
         self.replaced.append((hidden, operated))
         return operated
 
@@ -157,27 +157,43 @@ class _Operation:
                 )
 
 
-def _write(hidden: Tensor, at: LayerInsertion, here: Tensor, offset: int, copies: int) -> Tensor:
+def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor, copies: int) -> Tensor:
     """One indexed write, out of place: the caller's tensors stay, and gradients flow through both operands.
 
-    Mixes in float32 (float64 for a float64 model) and rounds once to the type of the layer.
+    entries, columns: [m], what of `at` is written, and where in this pass. Mixes in float32 (float64 for a float64
+    model) and rounds once to the type of the layer.
     """
     exact = torch.promote_types(hidden.dtype, torch.float32)
-    copy = torch.arange(copies).repeat(int(here.sum()))
-    rows = at.rows[here].repeat_interleave(copies) * copies + copy
-    columns = (at.positions[here] - offset).repeat_interleave(copies)
-    where = (rows.to(hidden.device), columns.to(hidden.device))
+    copy = torch.arange(copies).repeat(len(entries))
+    entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
+    where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
     strength, keep = (
-        factor[here].repeat_interleave(copies).to(exact).to(hidden.device).unsqueeze(-1)
-        for factor in (at.strength, at.keep)
+        factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep)
     )
-    vectors = at.vectors[here.to(at.vectors.device)].repeat_interleave(copies, dim=0).to(hidden.device, hidden.dtype)
-    old, vectors = hidden[where].to(exact), vectors.to(exact)
-    matched = at.norm_matched[here].repeat_interleave(copies)
+    there = hidden[where]
+    vectors = at.vectors[entries.to(at.vectors.device)].to(hidden.device, hidden.dtype)
+    for function, made in at.functions:
+        vectors = _made(function, made[entries].to(hidden.device), there, vectors)
+    old, vectors = there.to(exact), vectors.to(exact)
+    matched = at.norm_matched[entries]
     if bool(matched.any()):
         strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
     kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
     return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
+
+
+def _made(function: EmbeddingFunction, which: Tensor, there: Tensor, vectors: Tensor) -> Tensor:
+    """The vectors [m, hidden] with those of `which` [m] made by a function of the states that are there [m, hidden]."""
+    if not bool(which.any()):
+        return vectors
+    made = function(there[which])
+    if not isinstance(made, Tensor) or made.shape != there[which].shape:
+        found = f"{list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise ValueError(
+            f"a callable of insert_info made {found} of hidden states {list(there[which].shape)}; it must make an "
+            "embedding of each: the same shape"
+        )
+    return vectors.index_put((which,), made.to(vectors))
 
 
 def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
