@@ -40,7 +40,8 @@ REPORT_MARK = b"transformers.interpretation.report"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 complete, 1 stopped half-way, 2 refused, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if int(os.environ.get("RANK", "0")) > 0:
+    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if rank > 0 and size > 1:
         return assist(argv)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
