@@ -68,6 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--insert-layer", default="1", metavar="N", help="for all source layers (default: 1); 1,3: at both")
     add("--replacing-mode", default="normalized", help="normalized (default) or addition")
     add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding (default: 1)")
+    add("--mapping", type=Path, metavar="FILE", help="maps by source layer, as fit_translator.py writes them")
     add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
     add("--output", type=Path, default=Path("evaluation.json"), metavar="FILE.json", help="default: evaluation.json")
     add(
@@ -129,6 +130,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
     from transformers.interpretation.prompts import find_spec
     from transformers.interpretation.selection import Selection
+    from transformers.interpretation.translator import load_maps
 
     try:
         facts = of_half(read_facts(arguments.facts), arguments.half)
@@ -143,9 +145,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         layers = selection.resolve(loaded.n_layers + 1)
         check_insert_layer(settings.insert_layer, loaded)
         prompt = spec.build(loaded.tokenizer)
+        mapping = load_maps(arguments.mapping) if arguments.mapping else None
+        if mapping is not None and (missing := sorted(set(layers) - mapping.keys())):
+            raise ValueError(f"{arguments.mapping} has no maps for layers {missing}: leave them out of --layers")
     except (Refused, ModelError, QuestionsError, ValueError) as error:
         return fail(getattr(error, "problems", str(error)), REFUSED)
-    interpreter = Interpreter(loaded.model, loaded.tokenizer, prompt, settings, arguments.batch_size)
+    interpreter = Interpreter(loaded.model, loaded.tokenizer, prompt, settings, arguments.batch_size, mapping)
     began = time.monotonic()
     measured = {
         "model": loaded.name,
@@ -153,6 +158,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "half": arguments.half,
         "interpretation prompt": {"name": prompt.name, "text": prompt.text},
         "settings": asdict(settings),
+        "mapping": str(arguments.mapping) if arguments.mapping else None,
         **measure(arguments.measures, interpreter, facts, entities, layers, loaded.n_layers),
     }
     measured["seconds"] = round(time.monotonic() - began, 1)
@@ -191,7 +197,13 @@ def measure(
     if "identity" in wanted:
         texts = [fact.prompt for fact in facts]
         shares = next_token_shares(
-            model, tokenizer, texts, layers, interpreter.settings, batch_size=interpreter.batch_size
+            model,
+            tokenizer,
+            texts,
+            layers,
+            interpreter.settings,
+            batch_size=interpreter.batch_size,
+            mapping=interpreter.mapping,
         )
         measured["next token, identity prompt"] = {"layers": {layer: as_json(one) for layer, one in shares.items()}}
     if "entities" in wanted:

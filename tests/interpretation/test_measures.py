@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_models import available_families, tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.capture import capture
 from transformers.interpretation.engine import Interpretation, InterpretationSettings
+from transformers.interpretation.mapping import MappingError
 from transformers.interpretation.measures import (
     Entity,
     Fact,
@@ -180,7 +182,7 @@ def test_cells_hold_their_own_and_the_others_interpretation(interpreter):
     states = last_token_states(interpreter.model, TOKENIZER, ["Hi", "No", "Yes"], [0, 3, 4])
     for index, one in enumerate(cells):
         row, column = divmod(index, 3)
-        assert one.said.text == interpreter(states[row, column][None])[0].text
+        assert one.said.text == interpreter(states[row, column][None], (0, 3, 4)[column])[0].text
         assert one.by_other == cells[(row + 1) % 3 * 3 + column].said
         assert one.said.text == TOKENIZER.decode(one.said.interpretation.token_ids, skip_special_tokens=True)
 
@@ -295,7 +297,7 @@ class Telling:
         self.model, self.tokenizer = model, TOKENIZER
         self._answers = iter(answers)
 
-    def __call__(self, vectors):
+    def __call__(self, vectors, layer):
         return [next(self._answers) for _ in vectors]
 
 
@@ -345,3 +347,12 @@ def test_no_word_of_a_sort_is_none(model):
     facts = [fact("ab", "x", "capital"), fact("ef", "y", "maker")]
     says = [of_tokens(Rome=0.9), of_tokens(Apple=0.8)]
     assert score_faithfulness(Telling(model, [*says, *says]), facts, [3])[3].low is None
+
+
+def test_a_mapping_comes_before_the_insertion(interpreter):
+    """Twice the vector by a map of its layer is twice the vector."""
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    mapped = replace(interpreter, mapping={2: lambda states: 2 * states})
+    assert mapped(vectors, 2) == interpreter(2 * vectors, 2)
+    with pytest.raises(MappingError, match="nothing for layer 3"):
+        mapped(vectors, 3)

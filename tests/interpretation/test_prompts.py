@@ -217,6 +217,7 @@ PINNED = {
     "repeat": "43 [24, 25, 26, 27, 28] 36cae616bd3faf6c",
     "object": "43 [24, 25, 26, 27, 28] 2c11af87281d31a1",
     "object_in_message": "43 [24, 25, 26, 27, 28] 3eac0128426ae77d",
+    "describe_once": "31 [30] a50d1dd8f40bbfa4",
     "describe": "33 [30, 31, 32] 1392193e793d89c0",
 }
 """Length, insert locations and hash of the ids on the embedded model: the same on every version of transformers."""

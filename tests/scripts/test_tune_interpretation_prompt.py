@@ -33,7 +33,7 @@ def test_the_best_of_each_round_is_kept(monkeypatch):
     aim = {"name": "words", "placeholders": 2, "insert_layer": 3, "strength": 4.0}
     tried = []
 
-    def say(interpreter, states):
+    def say(interpreter, states, layers):
         settings, count = interpreter.settings, len(interpreter.prompt.insert_locations)
         is_so = [
             interpreter.prompt.name == aim["name"],

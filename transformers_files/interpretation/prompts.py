@@ -162,6 +162,12 @@ def _five_placeholders(name: str, request: str, reply: str) -> InterpretationPro
     return InterpretationPromptSpec(name, sequence=(request, 0, 0, 0, 0, 0), chat=True, reply=reply)
 
 
+_DESCRIPTIONS = (
+    "Syria: a country in the Middle East\n"
+    "Leonardo DiCaprio: an American actor\n"
+    "Samsung: a South Korean electronics company\n "
+)
+
 BUILT_IN: dict[str, InterpretationPromptSpec] = {
     spec.name: spec
     for spec in (
@@ -169,15 +175,8 @@ BUILT_IN: dict[str, InterpretationPromptSpec] = {
         _five_placeholders("repeat", "", "Sure, I will repeat your message:"),
         _five_placeholders("object", "", "Sure, I will name the object:"),
         _five_placeholders("object_in_message", "", "Sure, the object in your message is"),
-        InterpretationPromptSpec(
-            "describe",
-            sequence=(
-                "Syria: a country in the Middle East\n"
-                "Leonardo DiCaprio: an American actor\n"
-                "Samsung: a South Korean electronics company\n ",
-                *(0, 0, 0),
-            ),
-        ),
+        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0, 0)),
+        InterpretationPromptSpec("describe_once", sequence=(_DESCRIPTIONS, 0)),
     )
 }
 """The interpretation prompts that are known by name."""

@@ -101,6 +101,6 @@ def own_layer_shares(interpreter: Interpreter, facts: Sequence[Fact], layers: Se
     shares = {}
     for column, layer in enumerate(inside):
         settings = replace(interpreter.settings, insert_layer=layer, replacing_mode="normalized", overlay_strength=1.0)
-        said = replace(interpreter, prompt=prompt, settings=settings)(states[:, column])
+        said = replace(interpreter, prompt=prompt, settings=settings, mapping=None)(states[:, column], layer)
         shares[layer] = estimate([names(fact.answer, one.text) for fact, one in zip(facts, said)])
     return shares

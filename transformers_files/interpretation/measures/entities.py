@@ -36,7 +36,7 @@ def score_kinds(interpreter: Interpreter, entities: Sequence[Entity], layers: Se
     states = last_token_states(interpreter.model, interpreter.tokenizer, prompts, layers)
     found = {}
     for column, layer in enumerate(layers):
-        texts = [said.text for said in interpreter(states[:, column])]
+        texts = [said.text for said in interpreter(states[:, column], layer)]
         named = [names_kind(entity, text) for entity, text in zip(entities, texts)]
         by_other = [names_kind(entity, texts[other]) for entity, other in zip(entities, others)]
         net = [hit and not guess for hit, guess in zip(named, by_other)]

@@ -55,8 +55,8 @@ def score_faithfulness(
     in_other_words = last_token_states(model, tokenizer, paraphrases, layers)
     found = {}
     for column, layer in enumerate(layers):
-        said = interpreter(states[:, column])
-        again = [one.text for one in interpreter(in_other_words[:, column])]
+        said = interpreter(states[:, column], layer)
+        again = [one.text for one in interpreter(in_other_words[:, column], layer)]
         elsewhere = [said[other].text for other in others]
         found[layer] = Faithfulness(
             _returns([[word for word, weight in words(one) if weight >= HIGH] for one in said], again, elsewhere),

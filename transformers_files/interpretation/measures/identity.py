@@ -19,6 +19,7 @@ from ..chat import encode_prompt
 from ..engine import InterpretationSettings
 from ..families import decoder_layers
 from ..logits import input_device, next_logits
+from ..mapping import AnyMap, map_vectors
 from ..prompts import InterpretationPrompt, InterpretationPromptSpec
 from ..surgery import plan_surgery, surgery
 from .interpreter import last_token_states
@@ -46,6 +47,7 @@ def next_token_shares(
     settings: InterpretationSettings,
     *,
     batch_size: int,
+    mapping: AnyMap = None,
 ) -> dict[int, NextToken]:
     """Layer → how well the states of the texts' last tokens give the token that the model puts next.
 
@@ -56,7 +58,8 @@ def next_token_shares(
     expected = torch.tensor([_next_token(model, encode_prompt(tokenizer, text, raw=True)) for text in texts])
     found = {}
     for column, layer in enumerate(layers):
-        batches = states[:, column].split(batch_size)
+        vectors = map_vectors(mapping, states[:, column], layer, states.shape[-1])
+        batches = vectors.split(batch_size)
         logits = torch.cat([_surgered_logits(model, prompt, batch, settings) for batch in batches])
         surprisal = -logits.log_softmax(-1).gather(1, expected[:, None])[:, 0]
         hits = (logits.argmax(-1) == expected).tolist()

@@ -13,6 +13,7 @@ from ..capture import capture
 from ..chat import encode_prompt
 from ..engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
 from ..logits import input_device
+from ..mapping import AnyMap, map_vectors
 from ..prompts import InterpretationPrompt
 from ..record import token_pieces
 
@@ -39,9 +40,12 @@ class Interpreter:
     prompt: InterpretationPrompt
     settings: InterpretationSettings
     batch_size: int
+    mapping: AnyMap = None
+    """From source layers to the insert layer; see `mapping`."""
 
-    def __call__(self, vectors: torch.Tensor) -> list[Said]:
-        """`[n, hidden]` → what is said about each."""
+    def __call__(self, vectors: torch.Tensor, layer: int) -> list[Said]:
+        """Vectors `[n, hidden]` of one source layer → what is said about each."""
+        vectors = map_vectors(self.mapping, vectors, layer, vectors.shape[-1])
         cells = [Cell(vector, self.prompt) for vector in vectors]
         said = interpret_chunk(self.model, cells, self.settings, batch_size=self.batch_size)
         return [Said(one, token_pieces(self.tokenizer, one.token_ids)) for one in said]

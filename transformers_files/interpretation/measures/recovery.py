@@ -136,8 +136,8 @@ def score_cells(interpreter: Interpreter, facts: Sequence[Fact], layers: Sequenc
     others = other_facts(facts)
     prompts = [fact.prompt for fact in facts]
     states = last_token_states(interpreter.model, interpreter.tokenizer, prompts, layers)
-    said = interpret_states(interpreter, states)
-    by_random = interpret_states(interpreter, random_like(states))
+    said = interpret_states(interpreter, states, layers)
+    by_random = interpret_states(interpreter, random_like(states), layers)
     return [
         ScoredCell(fact, layer, said[row][column], said[others[row]][column], by_random[row][column])
         for row, fact in enumerate(facts)
@@ -152,11 +152,10 @@ def random_like(vectors: torch.Tensor) -> torch.Tensor:
     return (directions / directions.norm(dim=-1, keepdim=True) * norms).to(vectors.dtype)
 
 
-def interpret_states(interpreter: Interpreter, states: torch.Tensor) -> list[list[Said]]:
+def interpret_states(interpreter: Interpreter, states: torch.Tensor, layers: Sequence[int]) -> list[list[Said]]:
     """`[facts, layers, hidden]` → per fact and layer what is said."""
-    width = states.shape[1]
-    said = interpreter(states.flatten(0, 1))
-    return [said[start : start + width] for start in range(0, len(said), width)]
+    columns = [interpreter(states[:, column], layer) for column, layer in enumerate(layers)]
+    return [list(row) for row in zip(*columns)]
 
 
 def share_named(cells: Iterable[ScoredCell], layers: Container[int]) -> Shares:

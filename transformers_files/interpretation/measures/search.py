@@ -86,6 +86,7 @@ class Search:
     ) -> None:
         self._model, self._tokenizer, self._facts = model, tokenizer, facts
         self._max_new_tokens, self._batch_size = max_new_tokens, batch_size
+        self._layers = layers
         self._others = other_facts(facts)
         self._states: torch.Tensor = last_token_states(model, tokenizer, [fact.prompt for fact in facts], layers)
         self.trials: dict[Candidate, Trial] = {}
@@ -120,7 +121,7 @@ class Search:
         prompt = candidate.spec().build(self._tokenizer)
         settings = candidate.settings(self._max_new_tokens)
         said = interpret_states(
-            Interpreter(self._model, self._tokenizer, prompt, settings, self._batch_size), self._states
+            Interpreter(self._model, self._tokenizer, prompt, settings, self._batch_size), self._states, self._layers
         )
         named = [any(names(fact.answer, one.text) for one in row) for fact, row in zip(self._facts, said)]
         guessed = [

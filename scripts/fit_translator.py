@@ -1,0 +1,91 @@
+"""Fit a translator from source layers to the insert layer, on text that the model samples itself, and write it.
+
+    python scripts/fit_translator.py --layers 24 --output translator.safetensors            # the small model
+    python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as it says at its end
+
+It learns to let the model say, after an interpretation prompt, the token that it puts next itself; no facts, no labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluate_interpretations import INTERRUPTED, REFUSED, add_model_options, check_insert_layer, load
+from get_interpretations_from_examples import fail, prepare_environment, remedy_for
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        prepare_environment()
+        return fit(arguments)
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was written", INTERRUPTED)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_model_options(parser)
+    add = parser.add_argument
+    add("--layers", required=True, help="source layers, one map each: 24, 18,24, 20:25:2, …")
+    add("--interpretation-prompt", default="describe_once", metavar="NAME|FILE.json", help="default: describe_once")
+    add("--insert-layer", type=int, default=2, metavar="N", help="default: 2")
+    add("--steps", type=int, default=200, metavar="N", help="of 128 states each (default: 200)")
+    add("--output", type=Path, default=Path("translator.safetensors"), metavar="FILE", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Check, load, fit, write."""
+    from transformers.interpretation.batch import Refused
+    from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.prompts import find_spec
+    from transformers.interpretation.selection import Selection
+    from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
+
+    try:
+        settings = TranslatorSettings(steps=arguments.steps)
+        spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
+        loaded = load(arguments)
+        layers = selection.resolve(loaded.n_layers)
+        check_insert_layer(arguments.insert_layer, loaded)
+        prompt = spec.build(loaded.tokenizer)
+    except (Refused, ModelError, ValueError) as error:
+        return fail(getattr(error, "problems", str(error)), REFUSED)
+    began = time.monotonic()
+
+    def tell(layer: int, step: int, loss: float) -> None:
+        if step % 20 == 0 or step == settings.steps - 1:
+            print(f"layer {layer}, step {step}: {loss:.3f} nats", file=sys.stderr, flush=True)
+
+    maps = fit_translator(
+        loaded.model,
+        loaded.tokenizer,
+        prompt,
+        source_layers=layers,
+        insert_layer=arguments.insert_layer,
+        settings=settings,
+        on_step=tell,
+    )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    save_maps(maps, arguments.output)
+    print(
+        f"{arguments.output} in {time.monotonic() - began:,.0f} s: use it with --mapping {arguments.output} --layers "
+        f"{','.join(map(str, layers))} --interpretation-prompt {arguments.interpretation_prompt} "
+        f"--insert-layer {arguments.insert_layer}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

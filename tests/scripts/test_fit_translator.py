@@ -1,0 +1,60 @@
+"""The translator script writes what the evaluation reads."""
+
+from __future__ import annotations
+
+import json
+
+import evaluate_interpretations
+import pytest
+from fit_translator import main
+from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY
+from transformers.interpretation import translator
+from transformers.interpretation.translator import load_maps
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(translator, "OPENINGS", ("ab", "cd"))
+    write_json(tmp_path / "prompt.json", SHORT_PROMPT)
+    entities = [{"prompt": name, "kind": name, "half": "held-out"} for name in ("ab", "cd")]
+    write_json(tmp_path / "entities.json", {"kinds": {"ab": ["x"], "cd": ["y"]}, "entities": entities})
+    return write_tiny_folder(tmp_path, model=tiny_model(vocab_size=VOCABULARY, num_hidden_layers=6))
+
+
+def test_fit_and_evaluate(folder, capsys):
+    maps = folder / "maps.safetensors"
+    common = ["--model", str(folder), "--insert-layer", "1", "--interpretation-prompt", str(folder / "prompt.json")]
+    assert main([*common, "--layers", "2,4", "--steps", "2", "--output", str(maps), "--dtype", "float32"]) == 0
+    assert list(load_maps(maps)) == [2, 4]
+    assert f"--mapping {maps} --layers 2,4" in capsys.readouterr().out
+    evaluation = [
+        *common,
+        "--mapping",
+        str(maps),
+        "--output",
+        str(folder / "evaluation.json"),
+        "--measures",
+        "entities",
+    ]
+    evaluation += ["--entities", str(folder / "entities.json")]
+    assert evaluate_interpretations.main([*evaluation, "--layers", "2,4"]) == 0
+    assert json.loads((folder / "evaluation.json").read_text())["mapping"] == str(maps)
+    assert evaluate_interpretations.main([*evaluation, "--layers", "2,3"]) == 2
+    assert "no maps for layers [3]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--steps", "0"], "at least one step"),
+        (["--insert-layer", "3"], "too deep"),
+        (["--layers", "6"], "out of range"),
+    ],
+)
+def test_what_cannot_be_is_refused(folder, capsys, more, message):
+    maps = folder / "maps.safetensors"
+    assert main(["--model", str(folder), "--layers", "2", "--output", str(maps), "--insert-layer", "1", *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not maps.exists()
