@@ -65,7 +65,7 @@ def assist(argv: Sequence[str]) -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             arguments = parse(argv)
         prepare_environment()
-        from transformers.interpretation import batch
+        from transformers.interpretation import batch, work
         from transformers.interpretation.loading import ModelError
         from transformers.interpretation.manifest import OutputError
         from transformers.interpretation.ranks import joined
@@ -74,7 +74,7 @@ def assist(argv: Sequence[str]) -> int:
             if ranks.await_published("prepared") is None:
                 return 0
             try:
-                batch.assist(batch.prepare(request_of(arguments, ranks.await_published("prepared")), ranks))
+                work.assist(batch.prepare(request_of(arguments, ranks.await_published("prepared")), ranks))
             except (batch.Refused, ModelError, OutputError) as error:
                 ranks.fail(str(error))
                 sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
@@ -404,11 +404,11 @@ class Planning:
 def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     """Run, with a progress bar; then one line about it."""
     from tqdm import tqdm
-    from transformers.interpretation.batch import run
     from transformers.interpretation.loading import ModelError
     from transformers.interpretation.manifest import OutputError
     from transformers.interpretation.memory import is_out_of_memory
     from transformers.interpretation.ranks import RankError
+    from transformers.interpretation.work import run
 
     for line in prepared.notes():
         print(line, file=sys.stderr)

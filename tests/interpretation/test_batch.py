@@ -10,8 +10,9 @@ import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from transformers import AutoTokenizer
 from transformers.interpretation import InterpretationPrompt, batch, families, interpret, loading, read_csv
-from transformers.interpretation.batch import Refused, Request, check, prepare, run
+from transformers.interpretation.batch import Refused, Request, check, prepare
 from transformers.interpretation.manifest import manifest_path, read_manifest, tokenizer_beside
+from transformers.interpretation.work import run
 
 EXAMPLES = {"examples": [{"prompt": "Hi", "raw": True, "answer": "x"}, {"prompt": "Yes", "category": "b"}]}
 

@@ -12,11 +12,12 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import batch, reading
-from transformers.interpretation.batch import Request, prepare, run
+from transformers.interpretation.batch import Request, prepare
 from transformers.interpretation.capture import capture
 from transformers.interpretation.examples import Example
 from transformers.interpretation.plan import Source
 from transformers.interpretation.reading import Reading, continue_greedily
+from transformers.interpretation.work import run
 
 LONG = 700
 """Tokens of a prompt; how many does not matter."""

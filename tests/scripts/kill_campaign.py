@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers.interpretation import batch, read_csv
+from transformers.interpretation import batch, read_csv, work
 from transformers.interpretation.loading import load_weights
 
 ROUNDS = 6
@@ -34,7 +34,7 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     batch.CHUNK_CELLS = CHUNK_CELLS  # many chunks of a small table
     batch.read_outline = functools.cache(batch.read_outline)
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
-    batch.load_weights = lambda outline, **_: weights(outline)
+    work.load_weights = lambda outline, **_: weights(outline)
     weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
     sys.path.insert(0, str(Path(script_path).parent))
     script = importlib.import_module(Path(script_path).stem)

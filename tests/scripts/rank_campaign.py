@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 
 import torch
-from transformers.interpretation import batch, ranks
+from transformers.interpretation import batch, ranks, work
 from transformers.interpretation.loading import load_weights
 
 TABLES = (".csv", ".parquet", ".csv")
@@ -39,7 +39,7 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     ranks.LOOK_SECONDS = 0.02
     batch.read_outline = functools.cache(batch.read_outline)
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
-    batch.load_weights = lambda outline, **_: weights(outline)
+    work.load_weights = lambda outline, **_: weights(outline)
     weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
     sys.path.insert(0, str(Path(script_path).parent))
     script = importlib.import_module(Path(script_path).stem)
@@ -122,14 +122,14 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
         assert left == {output.name, f"{output.name}.manifest.json"}, left
     told = {"refused": said("refused", "--layers", "99"), "usage": said("usage", "--no-such-option")}
     told["interrupted"] = said("interrupted", interrupt=True)
-    piece = batch.Job.piece
+    piece = work.Job.piece
 
-    def failing(job: batch.Job, chunk: int, encode: object) -> object:
+    def failing(job: work.Job, chunk: int, encode: object) -> object:
         if os.environ.get("RANK") == "1":
             raise ValueError("boom")
         return piece(job, chunk, encode)
 
-    batch.Job.piece = failing
+    work.Job.piece = failing
     told["raised"] = said("raised")
     print(json.dumps(counts | told))
 

@@ -1,17 +1,11 @@
-"""A file of examples → a file of interpretations: everything checked first, then run, and resumable.
+"""A file of examples → a file of interpretations: everything checked first; `work` carries it out.
 
 request = Request(model="…", examples=Path("mine.json"), output=Path("mine.csv"), layers="10:25")
 prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
-if not prepared.is_complete:
-    for progress in run(prepared):
-        print(progress.rows)
-
-With several processes (`ranks`), rank 0 does this; the others `assist` with a request that it has prepared.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -25,24 +19,19 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 
-from . import parquet
-from .engine import InterpretationSettings, resolve_batch_size
+from .engine import InterpretationSettings
 from .examples import Example, read_examples
 from .families import RESIDUAL, check_place, place_module
 from .insert_layers import InsertLayer
-from .loading import ModelError, Outline, load_weights, read_outline, resolve_device, resolve_dtype
-from .manifest import Manifest, OutputError, package_fingerprint
-from .output import Found, check_output, inspect_output, is_parquet, open_output
+from .loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
+from .manifest import OutputError, package_fingerprint
+from .output import Found, check_output, inspect_output, is_parquet
 from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
 from .prompts import InterpretationPromptSpec, find_spec
 from .ranks import Ranks
-from .run import Encode, Job
 from .selection import Selection
-from .sharing import Progress, lead, support
-from .table import csv_rows
 
 
 class Refused(Exception):
@@ -169,7 +158,7 @@ class Prepared:
         lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
         if self.found.manifest is not None and self.found.rows:
             lines.append(f"going on after {self.found.rows:,} interpretations for {self.request.output}")
-            changed = self.found.manifest.changes(_about(self))
+            changed = self.found.manifest.changes(about(self))
             if changed:
                 lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
         if self.request.csv_safe:
@@ -212,65 +201,6 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
     raise Refused(problems)
 
 
-def run(prepared: Prepared) -> Iterator[Progress]:
-    """Load the model and interpret, chunk by chunk, from where an earlier run stopped.
-
-    Yields how far the run has come, once before the first chunk and after each; by then it is on the disk. Raises
-    ModelError, OutputError and RankError; what was yielded stays.
-    """
-    request, plan, found = prepared.request, prepared.plan, prepared.found
-    model = _load(prepared)
-    manifest = found.manifest
-    if manifest is None:
-        batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
-        resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
-        manifest = Manifest(prepared.identity, _about(prepared), resolved)
-    job = _job(prepared, model, manifest)
-    encode = _encoder(request)
-    with open_output(request.output, manifest, found) as output:
-        kept = sum(plan.chunk_size(chunk) for chunk in found.kept)
-        progress = Progress(plan.cells_in(output.position.chunks) + kept, found.rows, found.failed)
-        yield progress
-        if prepared.ranks is not None:
-            missing = [chunk for chunk in range(output.position.chunks, plan.n_chunks) if chunk not in found.kept]
-            for shared in lead(prepared.ranks, job, manifest, request.output, encode, missing, progress):
-                yield shared
-            progress = shared
-            output.look_again()
-        for chunk in range(output.position.chunks, plan.n_chunks):
-            if not output.take(chunk):
-                piece = job.piece(chunk, encode)
-                output.append(piece)
-                progress = progress.plus(plan.chunk_size(chunk), piece.rows, piece.failed)
-            yield progress
-        output.finish()
-
-
-def assist(prepared: Prepared) -> None:
-    """What the ranks above 0 do instead. Raises ModelError and OutputError."""
-    model = _load(prepared)
-    request, identity = prepared.request, prepared.identity
-    make_job = functools.partial(_job, prepared, model)
-    support(prepared.ranks, identity, make_job, request.output, _encoder(request))
-
-
-def _load(prepared: Prepared) -> nn.Module:
-    outline, device = prepared.outline, prepared.device
-    return load_weights(outline, dtype=prepared.dtype, device=device, placement=prepared.placement)
-
-
-def _job(prepared: Prepared, model: nn.Module, manifest: Manifest) -> Job:
-    plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
-    tokenizer, settings = prepared.outline.tokenizer, prepared.settings
-    return Job(model, tokenizer, plan, settings, batch_size=manifest.plan["batch_size"])
-
-
-def _encoder(request: Request) -> Encode:
-    if is_parquet(request.output):
-        return parquet.encode
-    return lambda records: csv_rows(records, safe=request.csv_safe).encode()
-
-
 @contextmanager
 def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
     try:
@@ -300,7 +230,8 @@ def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, 
     }
 
 
-def _about(prepared: Prepared) -> dict[str, Any]:
+def about(prepared: Prepared) -> dict[str, Any]:
+    """What may differ when a run goes on."""
     return {
         "model": prepared.outline.name,
         "examples": str(prepared.request.examples),
