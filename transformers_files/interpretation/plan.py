@@ -28,10 +28,10 @@ from .selection import Selection
 CHUNK_CELLS = 256
 """Cells of a chunk: the most that a killed run loses, and what one batch can be filled from."""
 
-LARGE_PLAN = 100_000
-"""Cells. A small plan is seldom for many ranks, and small chunks cost more per cell."""
-SMALLEST_CHUNK = 40
-_CELLS_PER_RANK = 1200  # with a little to spare for chunks that take longer than others
+LARGE_PLAN = 1_000_000
+"""Cells. A smaller plan is seldom for a thousand ranks, and small chunks cost more per cell."""
+SMALLEST_CHUNK = 80
+_RANKS = 1000
 
 
 class PlanError(ValueError):
@@ -160,15 +160,15 @@ class Plan:
 def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
     """How many cells each chunk has.
 
-    In a large plan the last fifth comes in chunks that shrink with what is left (guided self-scheduling,
-    Polychronopoulos and Kuck 1987), so that many ranks end at nearly the same time. The number of ranks is not known
-    here, nor may it count: a thousand cells for each keep them busy for 95 % of the time (`scripts/dealing.py`).
+    The last quarter of a million cells of a large plan comes in chunks that shrink with what is left (guided
+    self-scheduling, Polychronopoulos and Kuck 1987), so that a thousand ranks end at nearly the same time. The number
+    of ranks that there are is not known here, nor may it count. `scripts/dealing.py` simulates what it brings.
     """
     left = n_cells
     while left:
         size = chunk_cells
         if n_cells >= LARGE_PLAN:
-            size = min(size, max(SMALLEST_CHUNK, left * _CELLS_PER_RANK // n_cells))
+            size = min(size, max(SMALLEST_CHUNK, left // _RANKS))
         yield min(size, left)
         left -= min(size, left)
 
