@@ -38,7 +38,7 @@ INFOS = [
 STEERED = [
     {1: (["generated", -2], vectors(2, 4)), "replacing_mode": "norm_matched_addition", "overlay_strength": [0.7, 1.5]},
     {
-        0: ("generated", vectors(1, 5)),
+        3: ("generated", vectors(1, 5)),  # not 0: DoLa reads its recorded states, which the reference does not rewrite
         2: ("generated", lambda states: states.flip(-1)),
         "replacing_mode": "normalized", "overlay_strength": 0.5,
     },
