@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ MODES: dict[str, Mode] = {
     "static cache": Mode(lambda: {"cache_implementation": "static", "use_cache": True}, since="4.38", refusal=UNKNOWN),
     "quantized cache": Mode(
         lambda: {"cache_implementation": "quantized", "cache_config": dict(QUANTIZED), "use_cache": True},
-        since="4.42" if find_spec("optimum") else "99",
+        since="4.42",
         refusal=f"quanto|QuantizedCacheConfig|{UNKNOWN}",
     ),
     "chunked prefill": Mode(
