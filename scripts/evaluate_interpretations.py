@@ -3,9 +3,11 @@
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Measures, all by default: answer recovery, the next token under an identity prompt, the kind of entities, and whether
-words of high relevancy come back when a paraphrase is interpreted. Writes a JSON file and, with matplotlib, a figure;
-prints tables. Intervals are 95 % bootstrap intervals over facts or entities.
+Measures, all by default: answer recovery, whether the interpretations that are trusted most are right, the next token
+under an identity prompt, the kind of entities, and whether words of high relevancy come back when a paraphrase is
+interpreted. Writes a JSON file and, with matplotlib, figures; prints tables. The JSON file also calibrates trust on
+your model: python -m transformers.interpretation.report FILE.csv --calibration evaluation.json. Intervals are 95 %
+bootstrap intervals over facts or entities.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from get_interpretations_from_examples import embedded_model, fail, prepare_envi
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers.interpretation.insert_layers import InsertLayer
-    from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter
+    from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 REFUSED, INTERRUPTED = 2, 130
@@ -34,7 +36,10 @@ DEPTHS = (0.5, 0.65, 0.8)
 DEEPEST_INSERT = 1 / 6
 """Of the layers: a deeper insert layer would let the model finish its own pass."""
 BATCH_SIZE = 128
-MEASURES = ("recovery", "identity", "entities", "faithfulness")
+MEASURES = ("recovery", "trust", "identity", "entities", "faithfulness")
+COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
+"""Shares of the interpretations, those that are trusted most."""
+COVERAGES_SHOWN = (1.0, 0.5, 0.25, 0.1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,7 +138,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.translator import load_maps
 
     try:
-        facts = of_half(read_facts(arguments.facts), arguments.half)
+        given = read_facts(arguments.facts)
+        facts, tuning = of_half(given, arguments.half), of_half(given, "tuning")
         entities = (
             of_half(read_entities(arguments.entities), arguments.half) if "entities" in arguments.measures else []
         )
@@ -159,7 +165,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "interpretation prompt": {"name": prompt.name, "text": prompt.text},
         "settings": asdict(settings),
         "mapping": str(arguments.mapping) if arguments.mapping else None,
-        **measure(arguments.measures, interpreter, facts, entities, layers, loaded.n_layers),
+        **measure(arguments.measures, interpreter, facts, tuning, entities, layers, loaded),
     }
     measured["seconds"] = round(time.monotonic() - began, 1)
     print("\n\n".join(tables(measured)))
@@ -174,26 +180,37 @@ def measure(
     wanted: Sequence[str],
     interpreter: Interpreter,
     facts: Sequence[Fact],
+    tuning: Sequence[Fact],
     entities: Sequence[Entity],
     layers: Sequence[int],
-    n_layers: int,
+    loaded: Loaded,
 ) -> dict[str, Any]:
     """What was asked for, each measure under its name."""
     from transformers.interpretation.measures import (
         known_facts,
         next_token_shares,
+        score_cells,
         score_faithfulness,
         score_kinds,
     )
 
     model, tokenizer = interpreter.model, interpreter.tokenizer
     measured: dict[str, Any] = {}
-    if {"recovery", "faithfulness"} & set(wanted):
+    if {"recovery", "trust", "faithfulness"} & set(wanted):
         known = known_facts(model, tokenizer, facts)
         measured |= {"facts": len(facts), "known facts": len(known)}
         print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
+    if {"recovery", "trust"} & set(wanted):
+        cells = score_cells(interpreter, known, layers)
     if "recovery" in wanted:
-        measured["answer recovery"] = answer_recovery(interpreter, known, layers, n_layers)
+        measured["answer recovery"] = answer_recovery(interpreter, cells, known, layers, loaded.n_layers)
+    if "trust" in wanted:
+        known_of_tuning = known if tuning == facts else known_facts(model, tokenizer, tuning)
+        if len(known_of_tuning) > 1:
+            tuning_cells = cells if tuning == facts else score_cells(interpreter, known_of_tuning, layers)
+            measured["trust"] = trust(tuning_cells, cells, described(loaded, interpreter, known_of_tuning, layers))
+        else:
+            print("no trust: it is calibrated on facts of the tuning half that the model knows", file=sys.stderr)
     if "identity" in wanted:
         texts = [fact.prompt for fact in facts]
         shares = next_token_shares(
@@ -226,12 +243,15 @@ def check_insert_layer(insert_layer: InsertLayer, loaded: Loaded) -> None:
 
 
 def answer_recovery(
-    interpreter: Interpreter, known: Sequence[Fact], layers: Sequence[int], n_layers: int
+    interpreter: Interpreter,
+    cells: Sequence[ScoredCell],
+    known: Sequence[Fact],
+    layers: Sequence[int],
+    n_layers: int,
 ) -> dict[str, Any]:
     """Shares of known facts, per layer and at any layer up to a depth; each with its interval."""
-    from transformers.interpretation.measures import lens_shares, own_layer_shares, score_cells, share_named
+    from transformers.interpretation.measures import lens_shares, own_layer_shares, share_named
 
-    cells = score_cells(interpreter, known, layers)
     lens = lens_shares(interpreter.model, interpreter.tokenizer, known, layers)
     own = own_layer_shares(interpreter, known, layers)
     by_layer = {
@@ -247,6 +267,31 @@ def answer_recovery(
         "interpretations per reported one": 1,
         "any layer": {f"≤ {depth:.0%}": as_json(share_named(cells, up_to[depth])) for depth in DEPTHS if up_to[depth]},
         "layers": by_layer,
+    }
+
+
+def described(loaded: Loaded, interpreter: Interpreter, known: Sequence[Fact], layers: Sequence[int]) -> str:
+    """What trust was calibrated on."""
+    settings = interpreter.settings
+    mapped = "" if interpreter.mapping is None else ", mapped"
+    return (
+        f"last tokens of {len(known)} facts at layers {', '.join(map(str, layers))} of {loaded.name}, "
+        f"interpretation prompt {interpreter.prompt.name}, inserted at layer {settings.insert_layer} "
+        f"({settings.replacing_mode}, {settings.overlay_strength:g}{mapped})"
+    )
+
+
+def trust(tuning: Sequence[ScoredCell], cells: Sequence[ScoredCell], source: str) -> dict[str, Any]:
+    """How right the interpretations are that are trusted most; calibrated on those of the tuning half."""
+    from transformers.interpretation.measures import calibrate, precision_at, separation, steps
+
+    calibration = calibrate(tuning, source)
+    return {
+        "calibration": asdict(calibration),
+        "area under the ROC curve": {"tuning": separation(tuning), "here": separation(cells)},
+        "interpretations": {"tuning": len(tuning), "here": len(cells)},
+        "precision by coverage": {f"{share:.0%}": asdict(precision_at(cells, share)) for share in COVERAGES},
+        "steps": [asdict(step) for step in steps(cells, calibration)],
     }
 
 
@@ -284,11 +329,29 @@ SECTIONS = {
 def tables(measured: dict[str, Any]) -> list[str]:
     """A table per measure, with intervals, one line per layer."""
     how = f"{measured['interpretation prompt']['name']} at layer {measured['settings']['insert_layer']}"
-    return [
+    by_layer = [
         _table(f"{title}, {measured['half']} half, {how}", measured[title], columns)
         for title, columns in SECTIONS.items()
         if title in measured
     ]
+    return by_layer + (
+        [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
+    )
+
+
+def _trust_table(section: dict[str, Any], how: str) -> str:
+    areas = ", ".join(
+        f"{half} {area:.2f}" if area is not None else f"{half} –"
+        for half, area in section["area under the ROC curve"].items()
+    )
+    lines = [f"trust, {how} (area under the ROC curve: {areas})", f"{'coverage':>9}{'right':>21}"]
+    for coverage in COVERAGES_SHOWN:
+        label = f"{coverage:.0%}"
+        lines.append(f"{label:>9}{shown('right', section['precision by coverage'][label]):>21}")
+    lines.append(f"{'trust':>9}{'right':>21}{'interpretations':>17}")
+    for step in section["steps"]:
+        lines.append(f"{step['calibrated']:>9.1%}{shown('right', step['right']):>21}{step['interpretations']:>17}")
+    return "\n".join(lines)
 
 
 def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
@@ -302,14 +365,14 @@ def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
 
 
 def shown(name: str, share: dict[str, float]) -> str:
-    """A share in percent; surprisal in nats."""
-    form = ".1f" if name == "surprisal" else ".0%"
+    """A share in percent, a small one with a decimal; surprisal in nats."""
+    form = {"surprisal": ".1f", "right": ".1%"}.get(name, ".0%")
     return f"{share['value']:{form}} [{share['low']:{form}}, {share['high']:{form}}]"
 
 
 def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
-    """The figure of answer recovery, where it can be drawn; returns its place."""
-    if "answer recovery" not in measured:
+    """The figures of answer recovery and of trust, where they can be drawn; returns their places."""
+    if not {"answer recovery", "trust"} & measured.keys():
         return []
     try:
         from matplotlib.figure import Figure
@@ -318,10 +381,18 @@ def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
             print("no figure: it needs matplotlib; run: python -m pip install matplotlib", file=sys.stderr)
         return []
     place = arguments.figure or arguments.output.with_suffix(".png")
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    recovery_figure(figure, measured["answer recovery"], measured["known facts"])
-    figure.savefig(place, dpi=150)
-    return [str(place)]
+    drawn = []
+    if "answer recovery" in measured:
+        figure = Figure(figsize=(6, 3.5), layout="constrained")
+        recovery_figure(figure, measured["answer recovery"], measured["known facts"])
+        figure.savefig(place, dpi=150)
+        drawn.append(str(place))
+    if "trust" in measured:
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        trust_figure(figure, measured["trust"])
+        figure.savefig(place.with_stem(f"{place.stem}_trust"), dpi=150)
+        drawn.append(str(place.with_stem(f"{place.stem}_trust")))
+    return drawn
 
 
 LINES = {
@@ -345,6 +416,21 @@ def recovery_figure(figure: Figure, recovery: dict[str, Any], known: int) -> Non
             low, high = ([share[end] for share in points.values()] for end in ("low", "high"))
             axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(ylim=(0, 1), xlabel="source layer", ylabel=f"share of {known} known facts")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def trust_figure(figure: Figure, trust: dict[str, Any]) -> None:
+    """Precision by coverage: of the interpretations that are trusted most, how many are right."""
+    axes = figure.add_subplot()
+    by_coverage = trust["precision by coverage"]
+    coverages = [int(label.rstrip("%")) for label in by_coverage]
+    low, value, high = ([100 * share[end] for share in by_coverage.values()] for end in ("low", "value", "high"))
+    axes.plot(coverages, value, color="C0", label="most trusted first")
+    axes.fill_between(coverages, low, high, color="C0", alpha=0.15, linewidth=0)
+    axes.axhline(value[0], color="0.6", linestyle=":", label="in any order")
+    axes.set(xlim=(0, 100), ylim=(0, None), ylabel="right, %")
+    axes.set_xlabel(f"most trusted of {trust['interpretations']['here']:,} interpretations, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 import re
 import subprocess
@@ -29,6 +30,7 @@ from transformers.interpretation.report.grid import examples_of, names_answer, r
 from transformers.interpretation.report.palette import STEPS, ink, luminance, ramp, step_of
 from transformers.interpretation.report.strings import encodable, inert, readable_tokens, visible
 from transformers.interpretation.results import Interpretations
+from transformers.interpretation.trust import Calibration
 
 RECORDS = grid_records(examples=2, layers=4, tokens=3, prompts=("describe", "object"))
 
@@ -85,7 +87,7 @@ def test_every_cell_travels_with_its_numbers_in_thousandths():
     }
     assert len(cells) == len(RECORDS)
     for record in RECORDS:
-        mean, texts, relevancy, probability = cells[
+        mean, texts, relevancy, probability, trust = cells[
             record.name, record.repeat_prompt_name, record.layer_idx, record.token_idx
         ]
         weights = record.interpretation_weights
@@ -93,6 +95,7 @@ def test_every_cell_travels_with_its_numbers_in_thousandths():
         assert "".join(texts) == record.interpretation_text
         assert relevancy == [round(1000 * weight) for weight in weights]
         assert probability == [round(1000 * number) for number in record.interpretation_prob]
+        assert trust == round(1000 * record.trust)
 
 
 def test_layers_come_from_the_last_to_the_first_and_only_computed_ones_are_there():
@@ -361,6 +364,46 @@ def test_the_terminal_view_shows_the_named_example():
         shown([], 100)
 
 
+def test_the_terminal_view_hides_what_is_not_trusted():
+    calibration = Calibration((0.0, 0.5), (0.1, 0.6), "made up")
+    records = [RECORDS[0], failed(RECORDS[1]), *RECORDS[2:]]
+    plain = shown(records, 4000, calibration=calibration)
+    hiding = shown(records, 4000, calibration=calibration, min_trust=0.3)
+    assert "·" not in plain and "trust below 0.3" in hiding
+    first = [record for record in RECORDS if record.name == "fact_1" and record is not RECORDS[1]]
+    assert hiding.count("·") - 1 == sum(calibration.trust(record.interpretation_weights) < 0.3 for record in first)
+    assert hiding.count("the embedding has NaN") == 1
+
+
+def test_the_page_offers_the_shares_of_the_calibration():
+    calibration = Calibration((0.0, 0.2, 0.5), (0.02, 0.1, 0.625), "made <up>")
+    html = page(RECORDS, calibration=calibration)
+    assert re.findall(r'<option value="(\d+)"', html) == ["0", "100", "625"]
+    assert "made &lt;up&gt;" in html
+    trusts = {
+        cell[6]
+        for example in data_of(html)["examples"]
+        for reading in example["readings"]
+        for cell in reading["cells"]
+    }
+    assert trusts == {20, 100, 625}
+    assert 'id="trust"' not in page(RECORDS, calibration=Calibration((0.0,), (0.1,), "one step: nothing to choose"))
+
+
+def test_a_calibration_of_ones_own_reaches_page_and_terminal(tmp_path, capsys):
+    Interpretations(RECORDS).to_csv(tmp_path / "x.csv")
+    own = {"scores": [0.0, 0.6], "shares": [0.125, 0.875], "source": "my own model"}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"trust": {"calibration": own}}))
+    arguments = [str(tmp_path / "x.csv"), "--calibration", str(tmp_path / "evaluation.json")]
+    assert main(arguments) == 0
+    html = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "my own model" in html and '<option value="875"' in html
+    capsys.readouterr()
+    assert main([*arguments, "--show", "--min-trust", "0.5"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("·") > 1 and "trust below 0.5" in text
+
+
 def test_hostile_strings_do_not_steer_the_terminal():
     for record in hostile_records():
         text = shown([record], 60)
@@ -467,6 +510,8 @@ def test_the_command_writes_what_it_is_asked_for(csv, tmp_path, capsys):
         ("good", ["--examples", "x"], "no range of examples"),
         ("good", ["--examples", "9:"], "has no interpretations of such examples"),
         ("good", ["--cells", "0"], "cells is 0"),
+        ("good", ["--calibration", "nowhere.json"], "nowhere.json"),
+        ("good", ["--calibration", "x.csv"], "x.csv has no calibration"),
         ("good", ["-o", "no/such/folder/page.html"], "No such file or directory"),
         ("good", ["--grid-figure", "grid.nonsense"], "nonsense"),
     ],

@@ -23,6 +23,7 @@ from report_records import HOSTILE, grid_records
 from transformers.interpretation.report import notebook_view, write_page
 from transformers.interpretation.report.__main__ import main
 from transformers.interpretation.results import Interpretations
+from transformers.interpretation.trust import BUILT_IN
 
 FLAGS = (
     "--no-sandbox",
@@ -306,6 +307,56 @@ def test_the_filter_dims_what_is_less_relevant(open_page, page_file):
     assert marked(page, 0) == containing - below
 
 
+def test_what_is_not_trusted_can_be_hidden(open_page, page_file):
+    page = open_page(page_file)
+    assert marked(page, 0, "hidden") == set()
+    least = BUILT_IN.shares[-2]
+    page.get_by_label("hide below trust").select_option(f"{100 * least:.1f} %")
+
+    def places(wanted):
+        return {
+            (record.layer_idx, record.token_idx)
+            for record in records()
+            if record.name == "fact_1" and record.repeat_prompt_name == "describe" and wanted(record)
+        }
+
+    below = places(lambda record: record.status == "ok" and record.trust < least)
+    went_wrong = places(lambda record: record.status != "ok")
+    assert below and marked(page, 0, "hidden") == below
+    assert marked(page, 0, "dim") == below | went_wrong
+    layer, token = max(below)
+    expect(cell(page, layer, token)).to_have_text("·")
+    expect(cell(page, layer, token)).to_have_attribute("aria-label", "hidden")
+    expect(cell(page, 0, 3)).to_have_text("⚠ the embedding has NaN")
+    trusted = sum(record.status == "ok" and record.trust >= least for record in records())
+    expect(page.locator("#count")).to_have_text(f"{trusted} of {len(records())} cells")
+    # The keyboard still goes there, and the dock tells what the cell would say.
+    cell(page, layer, token).click()
+    assert_told(page, record_of(layer, token))
+    expect(page.locator("#place")).to_contain_text(f"trust {100 * record_of(layer, token).trust:.1f}\u00a0%")
+    # What is hidden is no match, another filter counts as well, and the table leaves out the same.
+    page.fill("#search", "japan")
+    containing = places(lambda record: "japan" in record.interpretation_text.lower())
+    assert containing & below and marked(page, 0) == containing - below
+    page.fill("#search", "")
+    page.locator("#least").fill("400")
+    irrelevant = places(
+        lambda record: record.status == "ok"
+        and sum(record.interpretation_weights) / len(record.interpretation_weights) < 0.3995
+    )
+    assert irrelevant - below and marked(page, 0, "dim") == below | irrelevant | went_wrong
+    page.locator("#least").fill("0")
+    page.click("#table")
+    assert page.locator("table.plain tbody tr").filter(visible=True).count() == trusted
+    page.click("#table")
+    page.get_by_label("hide below trust").select_option("none")
+    assert marked(page, 0, "hidden") == marked(page, 0, "dim") == set()
+    expect(cell(page, layer, token)).to_have_text(
+        record_of(layer, token).interpretation_text.strip().replace("\n", "⏎")
+    )
+    assert cell(page, layer, token).get_attribute("aria-label") is None
+
+
 def test_the_interpretation_prompt_can_be_switched(open_page, page_file):
     page = open_page(page_file)
     page.locator("#example-0 .readings label").filter(has_text="object").click()
@@ -347,10 +398,11 @@ def test_the_table_is_the_csv(open_page, page_file, tmp_path):
         assert cells[0] == row["layer_idx"] and cells[1] == row["token_idx"]
         assert cells[2].replace("␣", "Ġ") == row["current token"]
         assert cells[3:6] == [row["token_source"], row["repeat_prompt_name"], row["interpretation_text"]]
-        assert cells[8] == row["status"]
+        assert cells[9] == row["status"]
         if row["status"] == "ok":
             assert abs(float(cells[6]) - sum(weights) / len(weights)) < 0.0011
             assert abs(float(cells[7]) - sum(probabilities) / len(probabilities)) < 0.0011
+            assert cells[8] == f"{100 * BUILT_IN.trust(weights):.1f}\u00a0%"
     page.fill("#search", "japan")
     found = sum("japan" in row["interpretation_text"].lower() for row in rows)
     assert page.locator("table.plain tbody tr").filter(visible=True).count() == found

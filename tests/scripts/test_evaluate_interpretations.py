@@ -10,6 +10,7 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.reading import continue_greedily
+from transformers.interpretation.trust import Calibration
 
 TOKENIZER = tiny_tokenizer()
 
@@ -71,9 +72,37 @@ def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
     for title in ("next token, identity prompt", "entity description", "faithfulness of relevancy"):
         assert list(measured[title]["layers"]) == ["0", "2", "4", "6"]
         assert title in out
+    trust = measured["trust"]
+    # On the half that it was calibrated on, every step holds what it promises.
+    assert [step["right"]["value"] for step in trust["steps"]] == pytest.approx(trust["calibration"]["shares"])
+    assert trust["interpretations"]["here"] == 4 * measured["known facts"]
+    named = [shares["net"]["value"] for shares in recovery["layers"].values()]
+    assert trust["precision by coverage"]["100%"]["value"] <= sum(named) / len(named) + 1e-9
+    assert "trust, tuning half, short at layer 1 (area under the ROC curve" in out
+    assert output.with_stem("evaluation_trust").with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert Calibration.read(output).shares == tuple(trust["calibration"]["shares"])
     last = measured["next token, identity prompt"]["layers"]["6"]
     assert last["surprisal"]["value"] > 0
     assert last["precision"]["n"] == measured["facts"]
+
+
+def test_trust_is_calibrated_on_the_tuning_half_alone(folder, tmp_path, capsys):
+    halves = {}
+    for half in ("tuning", "held-out"):
+        output = tmp_path / f"{half}.json"
+        assert main(arguments(folder, output, "--measures", "trust", "--half", half)) == 0
+        halves[half] = json.loads(output.read_text())
+    tuning, held_out = (measured["trust"] for measured in halves.values())
+    assert held_out["calibration"] == tuning["calibration"]
+    assert held_out["interpretations"]["tuning"] == tuning["interpretations"]["here"]
+    assert held_out["interpretations"]["here"] == 4 * halves["held-out"]["known facts"]
+    content = json.loads((folder / "facts.json").read_text())
+    content["facts"] = [fact for fact in content["facts"] if fact["half"] == "held-out"]
+    write_json(tmp_path / "facts.json", content)
+    output = tmp_path / "without.json"
+    assert main([*arguments(folder, output, "--measures", "trust"), "--facts", str(tmp_path / "facts.json")]) == 0
+    assert "trust" not in json.loads(output.read_text())
+    assert "no trust" in capsys.readouterr().err
 
 
 def test_single_measures(folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ from typing import Any
 
 from .families import RESIDUAL
 from .insert_layers import InsertLayer
+from .trust import BUILT_IN
 
 COLUMNS = (
     "name",
@@ -79,6 +80,12 @@ class Record:
     answer: str | None = None
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column of the CSV."""
+
+    @property
+    def trust(self) -> float | None:
+        """Of interpretations of such relevancy, how many were right where answers are known; see `trust`. None where
+        `status` is not "ok"."""
+        return BUILT_IN.trust(self.interpretation_weights)
 
     @property
     def kind(self) -> str:

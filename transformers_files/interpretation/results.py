@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .parquet import ParquetTable, encode, write_table
 from .record import COLUMNS, OK, Record, token_pieces
 from .table import CsvTable, ResultsError, csv_header, csv_rows, table_row
+from .trust import BUILT_IN, Calibration
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,6 +79,11 @@ class Interpretations(Sequence[Record]):
     def to_parquet(self, path: str | Path) -> None:
         """Write the table with typed columns; numbers are not rounded."""
         write_table(Path(path), (encode(self._records[i : i + 256]) for i in range(0, len(self), 256)))
+
+    def trusted(self, least: float, calibration: Calibration = BUILT_IN) -> Interpretations:
+        """Those whose trust is at least `least`, from 0 to 1. None with an error is among them."""
+        shares = ((record, calibration.trust(record.interpretation_weights)) for record in self._records)
+        return Interpretations(record for record, share in shares if share is not None and share >= least)
 
     def with_token_texts(self, tokenizer: Any) -> Interpretations:
         """The same records with `interpretation_tokens` filled in from their token ids."""

@@ -20,6 +20,7 @@ from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, rea
 from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
 from .search import Candidate, Search, Trial
 from .statistics import Estimate, estimate
+from .trust import Step, calibrate, precision_at, separation, steps
 
 __all__ = [
     "HALVES",
@@ -37,7 +38,9 @@ __all__ = [
     "ScoredCell",
     "Search",
     "Shares",
+    "Step",
     "Trial",
+    "calibrate",
     "estimate",
     "known_facts",
     "last_token_states",
@@ -48,10 +51,13 @@ __all__ = [
     "next_token_shares",
     "of_half",
     "own_layer_shares",
+    "precision_at",
     "read_entities",
     "read_facts",
     "score_cells",
     "score_faithfulness",
     "score_kinds",
+    "separation",
     "share_named",
+    "steps",
 ]

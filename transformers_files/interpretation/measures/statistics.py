@@ -33,11 +33,22 @@ def estimate(values: Sequence[float], *, resamples: int = RESAMPLES, level: floa
     Raises:
         ValueError: there are no values.
     """
-    if not values:
+    return estimate_ratio(values, [1.0] * len(values), resamples=resamples, level=level)
+
+
+def estimate_ratio(
+    parts: Sequence[float], wholes: Sequence[float], *, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Estimate:
+    """The sum of `parts` over that of `wholes`, both drawn again together: one pair per fact, of which cells count.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not parts:
         raise ValueError("there is nothing to average")
-    given = torch.tensor(values, dtype=torch.float64)
-    drawn = torch.randint(len(given), (resamples, len(given)), generator=torch.Generator().manual_seed(0))
+    part, whole = (torch.tensor(values, dtype=torch.float64) for values in (parts, wholes))
+    drawn = torch.randint(len(part), (resamples, len(part)), generator=torch.Generator().manual_seed(0))
     tail = (1 - level) / 2
-    means = given[drawn].mean(1)
+    means = part[drawn].sum(1) / whole[drawn].sum(1)
     low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Estimate(float(given.mean()), low, high, len(given))
+    return Estimate(float(part.sum() / whole.sum()), low, high, len(part))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..portion import MOST_CELLS, Examples, Portion, read_example, read_portion
 from ..results import Interpretations, ResultsError
+from ..trust import BUILT_IN, Calibration
 from . import answers_figure, grid_figure, show, sweep_figure, write_page
 
 
@@ -17,8 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     page = settings.output or settings.csv.with_suffix(".html")
     try:
+        calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN
         if settings.show is not None:
-            show(_with_token_texts(_shown(settings), settings.csv))
+            shown = _with_token_texts(_shown(settings), settings.csv)
+            show(shown, min_trust=settings.min_trust, calibration=calibration)
         figures = {
             grid_figure: settings.grid_figure,
             answers_figure: settings.answers_figure,
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if path:
                 _save(draw, results, path)
         if settings.output or not any(figures.values()):
-            write_page(results, page, title=settings.csv.name, note=portion.note)
+            write_page(results, page, title=settings.csv.name, note=portion.note, calibration=calibration)
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
             print(portion.note)
@@ -69,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         "--examples", metavar="RANGE", help="of the file's examples, from 0: 20:40, 40:, or ::100 for every hundredth"
     )
     parser.add_argument("--cells", type=int, default=MOST_CELLS, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--min-trust", type=float, default=0.0, metavar="X", help="of --show: hide cells below that trust, 0 to 1"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE.json", help="of trust, as evaluate_interpretations.py measured it"
+    )
     parser.add_argument("--grid-figure", type=Path, metavar="FILE", help="the first grid as .png, .svg or .pdf")
     parser.add_argument("--answers-figure", type=Path, metavar="FILE", help="answers named, by layer, likewise")
     parser.add_argument(

@@ -2,7 +2,7 @@
 // An example is drawn when the reader comes near it.
 const ROWS = 400; // of a table that are made in one go
 const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
-  ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["status", "short"]];
+  ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["trust", "fair number"], ["status", "short"]];
 
 const WHAT = { vector: "vector", difference: "difference", mean: "no." }; // anything else is a token
 
@@ -12,9 +12,10 @@ const views = [...document.querySelectorAll(".view")];
 const readingOf = data.examples.map(() => 0); // which one each example shows
 const drawn = data.examples.map(() => null); // { grid } or { rows: Map of tr → cell }
 const rowCells = new WeakMap();
-let query = "", least = 0, asTable = false, hits = [], hitAt = -1, told = null;
+let query = "", least = 0, surest = 0, asTable = false, hits = [], hitAt = -1, told = null;
 
-const passes = (cell) => least === 0 || (!failed(cell) && cell[MEAN] >= least);
+const trusted = (cell) => surest === 0 || failed(cell) || cell[TRUST] >= surest;
+const passes = (cell) => least === 0 && surest === 0 || (!failed(cell) && cell[MEAN] >= least && trusted(cell));
 const isHit = (cell) => query !== "" && passes(cell) && !failed(cell) && lowerOf(cell).includes(query);
 
 // --- search and filter ---
@@ -26,9 +27,13 @@ function mark(shown, cell) {
 }
 
 function markInGrid(td, cell) {
-  const was = td.classList.contains("hit");
-  const hit = mark(td, cell);
-  if (hit) td.textContent = lineAround(textOf(cell), lowerOf(cell).indexOf(query)); // the cell is cut to fit: show what was found
+  const was = td.classList.contains("hit") || td.classList.contains("hidden");
+  const hit = mark(td, cell), hidden = !trusted(cell);
+  td.classList.toggle("hidden", hidden);
+  if (hidden) td.setAttribute("aria-label", "hidden");
+  else td.removeAttribute("aria-label");
+  if (hidden) td.textContent = "·"; // the dock still tells it to whoever goes there
+  else if (hit) td.textContent = lineAround(textOf(cell), lowerOf(cell).indexOf(query)); // the cell is cut to fit: show what was found
   else if (was) td.textContent = cellText(cell);
 }
 
@@ -53,7 +58,7 @@ function refresh() {
   const layers = hits.map((hit) => hit.cell[LAYER]).filter((layer) => layer !== null);
   const lowest = layers.length ? `, lowest layer ${layers.reduce((a, b) => Math.min(a, b))}` : "";
   $("count").textContent = query !== "" ? count(hits.length, "match", "matches") + lowest
-    : least > 0 ? `${shown.toLocaleString("en")} of ${count(all, "cell", "cells")}` : "";
+    : least > 0 || surest > 0 ? `${shown.toLocaleString("en")} of ${count(all, "cell", "cells")}` : "";
   $("next").disabled = $("previous").disabled = hits.length === 0;
   drawn.forEach((_, number) => markDrawn(number));
 }
@@ -137,7 +142,7 @@ function drawTable(number) {
 function tableRow([index, text, source], reading, cell) {
   const row = element("tr"), bad = failed(cell);
   const values = [layerName(cell[LAYER]), index, text, source, reading.label, bad ? "" : textOf(cell),
-    bad ? "" : decimal(cell[MEAN]), bad ? "" : decimal(mean(cell[PROBABILITY])), bad ? cell[MEAN] : "ok"];
+    bad ? "" : decimal(cell[MEAN]), bad ? "" : decimal(mean(cell[PROBABILITY])), bad ? "" : percent(cell[TRUST]), bad ? cell[MEAN] : "ok"];
   values.forEach((value, at) => row.append(element("td", TABLE[at][1], value)));
   rowCells.set(row, cell);
   mark(row, cell);
@@ -154,7 +159,8 @@ function tell(number, cell) {
   if (failed(cell)) {
     words.replaceChildren(element("span", "failed", cell[MEAN]));
   } else {
-    parts.push(element("span", "", `mean relevancy ${decimal(cell[MEAN])}`), element("span", "", `mean probability ${decimal(mean(cell[PROBABILITY]))}`));
+    parts.push(element("span", "", `mean relevancy ${decimal(cell[MEAN])}`), element("span", "", `mean probability ${decimal(mean(cell[PROBABILITY]))}`),
+      element("span", "", `trust ${percent(cell[TRUST])}`));
     if (typeof cell[TEXTS] === "string") words.textContent = cell[TEXTS];
     else words.replaceChildren(...cell[TEXTS].map((word, at) => wordOf(word, cell[RELEVANCY][at], cell[PROBABILITY][at])));
   }
@@ -204,6 +210,10 @@ $("previous").addEventListener("click", () => goToHit(-1));
 $("least").addEventListener("input", () => {
   least = Number($("least").value);
   $("least-value").textContent = (least / 1000).toFixed(2);
+  refresh();
+});
+$("trust")?.addEventListener("change", () => {
+  surest = Number($("trust").value);
   refresh();
 });
 $("table").addEventListener("click", () => {

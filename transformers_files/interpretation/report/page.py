@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..results import Record
+from ..trust import BUILT_IN, Calibration
 from .grid import Example, Reading, examples_of, mean_relevancy, names_answer, relevancy_scale
 from .palette import STEPS, ink, ramp
 from .strings import encodable, excerpt
@@ -25,10 +26,17 @@ _NOTEBOOK_CELLS = 4000
 _NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def page(records: Sequence[Record], *, title: str = "Interpretations", note: str | None = None) -> str:
+def page(
+    records: Sequence[Record],
+    *,
+    title: str = "Interpretations",
+    note: str | None = None,
+    calibration: Calibration = BUILT_IN,
+) -> str:
     """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens.
 
     note: what the reader should know of the records as a whole, such as how many there are beside them.
+    calibration: of the trust below which the reader can hide cells.
     """
     examples = examples_of(records)
     style = _palette_style() + _read("page.css")
@@ -41,19 +49,27 @@ def page(records: Sequence[Record], *, title: str = "Interpretations", note: str
         n_cells=len(records),
         n_layers=len({record.layer_idx for record in records}),
         scale=relevancy_scale(records),
+        levels=sorted({_thousandths(share) for share in calibration.shares})[1:],
+        calibration=calibration,
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=data_json(records),
+        data=data_json(records, calibration),
     )
 
 
 def write_page(
-    records: Sequence[Record], path: str | Path, *, title: str = "Interpretations", note: str | None = None
+    records: Sequence[Record],
+    path: str | Path,
+    *,
+    title: str = "Interpretations",
+    note: str | None = None,
+    calibration: Calibration = BUILT_IN,
 ) -> None:
     """Write the page, in UTF-8, to `path`."""
-    Path(path).write_text(page(records, title=title, note=note), encoding="utf-8", newline="\n")
+    text = page(records, title=title, note=note, calibration=calibration)
+    Path(path).write_text(text, encoding="utf-8", newline="\n")
 
 
 def notebook_view(records: Sequence[Record]) -> str:
@@ -75,12 +91,12 @@ def notebook_view(records: Sequence[Record]) -> str:
     )
 
 
-def data_json(records: Sequence[Record]) -> str:
+def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN) -> str:
     """The cells as JSON that is safe inside a script element: no <, > or &, nothing beyond ASCII."""
     data = {
         "scale": round(1000 * relevancy_scale(records)),
         "steps": STEPS,
-        "examples": [_example_data(example) for example in examples_of(records)],
+        "examples": [_example_data(example, calibration) for example in examples_of(records)],
     }
     # ASCII only: U+2028, U+2029 and lone surrogates are written as escapes, which JSON.parse takes.
     return json.dumps(data, ensure_ascii=True, separators=(",", ":")).translate(_NOT_ABLE_TO_END_AN_ELEMENT)
@@ -108,21 +124,22 @@ def _first_records(examples: Sequence[Example]) -> list[Record]:
     return chosen
 
 
-def _example_data(example: Example) -> dict[str, Any]:
+def _example_data(example: Example, calibration: Calibration) -> dict[str, Any]:
     return {
         "name": example.name,
         "columns": [[column.token_idx, column.text, column.source] for column in example.columns],
         "layers": list(example.layers),
-        "readings": [_reading_data(reading) for reading in example.readings],
+        "readings": [_reading_data(reading, calibration) for reading in example.readings],
     }
 
 
-def _reading_data(reading: Reading) -> dict[str, Any]:
-    return {"label": reading.label, "cells": [_cell_data(record) for record in reading.records.values()]}
+def _reading_data(reading: Reading, calibration: Calibration) -> dict[str, Any]:
+    cells = [_cell_data(record, calibration) for record in reading.records.values()]
+    return {"label": reading.label, "cells": cells}
 
 
-def _cell_data(record: Record) -> list[Any]:
-    """[layer, token, mean relevancy, texts of the tokens, relevancies, probabilities], numbers in thousandths.
+def _cell_data(record: Record, calibration: Calibration) -> list[Any]:
+    """[layer, token, mean relevancy, texts of the tokens, relevancies, probabilities, trust], numbers in thousandths.
 
     Where the tokens' texts are not known, the whole text stands in their place. A cell that went wrong is
     [layer, token, status].
@@ -134,7 +151,7 @@ def _cell_data(record: Record) -> list[Any]:
     known = len(record.interpretation_tokens) == len(weights)
     texts = list(record.interpretation_tokens) if known else record.interpretation_text
     numbers = [[_thousandths(number) for number in column] for column in (weights, record.interpretation_prob)]
-    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers]
+    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers, _thousandths(calibration.trust(weights))]
 
 
 def _thousandths(number: float | None) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..results import Record
+from ..trust import BUILT_IN, Calibration
 from .grid import Column, Example, Reading, examples_of, find_example, mean_relevancy, relevancy_scale
 from .palette import ink, ramp, step_of
 from .strings import inert, one_line
@@ -20,11 +22,22 @@ _LAYER_WIDTH = 5
 _COLOURS = ramp(dark=False)
 
 
-def show(records: Sequence[Record], *, example: str | None = None, console: Console | None = None) -> None:
+_HIDDEN = "·"
+
+
+def show(
+    records: Sequence[Record],
+    *,
+    example: str | None = None,
+    console: Console | None = None,
+    min_trust: float = 0.0,
+    calibration: Calibration = BUILT_IN,
+) -> None:
     """Print every reading of one example (by name; the first where none is named).
 
     Tokens that do not fit beside each other follow below. The darker a cell, the more its words depend on the
-    embedding; without colours the mean relevancy stands in front (".4").
+    embedding; without colours the mean relevancy stands in front (".4"). Of cells whose trust is below `min_trust` only
+    a dot is left.
     Raises ValueError for a name that no example has.
     """
     from rich.console import Console
@@ -37,10 +50,25 @@ def show(records: Sequence[Record], *, example: str | None = None, console: Cons
     heading = Text.assemble((name, "bold"), "  ", prompt, " ", (output, "italic"))
     _print(console, heading)
     for reading in chosen.readings:
+        if min_trust > 0:
+            reading = _without_the_untrusted(reading, min_trust, calibration)
         _print(console, Text(f"{one_line(reading.label)}, inserted at layer {reading.insert_layer}", style="dim"))
         for columns in _blocks(chosen.columns, console.width):
             _print(console, _block(console, chosen, reading, columns, scale))
     _print(console, _legend(console, scale))
+    if min_trust > 0:
+        _print(console, Text(f"{_HIDDEN} trust below {min_trust:g}", style="dim"))
+
+
+def _without_the_untrusted(reading: Reading, min_trust: float, calibration: Calibration) -> Reading:
+    shares = {place: calibration.trust(record.interpretation_weights) for place, record in reading.records.items()}
+    records = {
+        place: record
+        if record.status != "ok" or (shares[place] or 0.0) >= min_trust
+        else replace(record, interpretation_text=_HIDDEN, interpretation_weights=())
+        for place, record in reading.records.items()
+    }
+    return replace(reading, records=records)
 
 
 def _blocks(columns: Sequence[Column], width: int) -> list[Sequence[Column]]:

@@ -1,0 +1,77 @@
+"""Whether trust is deserved: of the interpretations that are trusted most, how many are right.
+
+    calibration = calibrate(tuning_cells, "facts of the tuning half")
+    precision_at(held_out_cells, 0.1)         # of the tenth that is trusted most
+
+Interpretations with an error take no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..trust import Calibration, dependence
+from .questions import Fact
+from .recovery import ScoredCell
+from .statistics import Estimate, estimate_ratio
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a calibration, on other facts than it was made on."""
+
+    calibrated: float
+    """The share that was right where it was made."""
+    right: Estimate
+    """The share that is right here."""
+    interpretations: int
+
+
+def calibrate(cells: Sequence[ScoredCell], source: str) -> Calibration:
+    """Scores → the share of these cells that was right. Raises ValueError where there are none."""
+    scored = _scored(cells)
+    return Calibration.fit([score for score, _ in scored], [cell.right for _, cell in scored], source)
+
+
+def separation(cells: Sequence[ScoredCell]) -> float | None:
+    """The chance that a right interpretation has a higher score than a wrong one: the area under the ROC curve.
+
+    None where all or none are right.
+    """
+    right, wrong = ([score for score, cell in _scored(cells) if cell.right == verdict] for verdict in (True, False))
+    if not right or not wrong:
+        return None
+    won = sum((one > other) + 0.5 * (one == other) for one in right for other in wrong)
+    return won / (len(right) * len(wrong))
+
+
+def precision_at(cells: Sequence[ScoredCell], coverage: float) -> Estimate:
+    """The share that is right among the `coverage` (0 … 1) of the cells with the highest scores, at least one.
+
+    Raises ValueError where there are no cells.
+    """
+    ordered = [cell for _, cell in sorted(_scored(cells), key=lambda pair: -pair[0])]
+    return _share_right(ordered[: max(1, round(coverage * len(ordered)))])
+
+
+def steps(cells: Sequence[ScoredCell], calibration: Calibration) -> list[Step]:
+    """What the calibration promises beside what these cells hold; steps with no cell are left out."""
+    by_share: dict[float, list[ScoredCell]] = {share: [] for share in calibration.shares}
+    for score, cell in _scored(cells):
+        by_share[calibration.share(score)].append(cell)
+    return [Step(share, _share_right(group), len(group)) for share, group in by_share.items() if group]
+
+
+def _scored(cells: Sequence[ScoredCell]) -> list[tuple[float, ScoredCell]]:
+    scored = ((dependence(cell.said.interpretation.relevancy), cell) for cell in cells)
+    return [(score, cell) for score, cell in scored if score is not None]
+
+
+def _share_right(cells: Sequence[ScoredCell]) -> Estimate:
+    """Its interval is over facts: what is said of one fact at neighbouring layers is much the same."""
+    by_fact: dict[Fact, list[bool]] = {}
+    for cell in cells:
+        by_fact.setdefault(cell.fact, []).append(cell.right)
+    groups = list(by_fact.values())
+    return estimate_ratio([sum(group) for group in groups], [len(group) for group in groups])
