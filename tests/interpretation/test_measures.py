@@ -267,9 +267,10 @@ def test_entities_bring_the_words_for_their_kind(tmp_path):
         read_entities(path)
 
 
-def test_the_next_token_is_that_of_surgery_in_generate(model):
+@pytest.mark.parametrize("insert_layers", [(2,), (1, 2)])
+def test_the_next_token_is_that_of_surgery_in_generate(model, insert_layers):
     texts = ["Hi", "No", "Yes"]
-    settings = InterpretationSettings(insert_layer=2)
+    settings = InterpretationSettings(insert_layer=insert_layers)
     found = next_token_shares(model, TOKENIZER, texts, [0, 3], settings, batch_size=2)
     prompt = IDENTITY.build(TOKENIZER)
     ids = torch.tensor([prompt.input_ids])
@@ -281,8 +282,9 @@ def test_the_next_token_is_that_of_surgery_in_generate(model):
                 own = model(input_ids=source, output_hidden_states=True)
                 expected = int(own.logits[0, -1].argmax())
                 state = own.hidden_states[layer][:, -1:]
-                info = {2: (list(prompt.insert_locations), state), "replacing_mode": "normalized"}
-                out = model.forward_interpret(input_ids=ids, insert_info=[{**info, "overlay_strength": 1.0}])
+                info = dict.fromkeys(insert_layers, (list(prompt.insert_locations), state))
+                info |= {"replacing_mode": "normalized", "overlay_strength": 1.0}
+                out = model.forward_interpret(input_ids=ids, insert_info=[info])
             probabilities = out.logits[0, -1].softmax(-1)
             hits.append(int(probabilities.argmax()) == expected)
             surprisals.append(-float(probabilities[expected].log()))

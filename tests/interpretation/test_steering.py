@@ -155,6 +155,24 @@ def test_a_callable_that_makes_something_else_is_named(model, function, found):
         model.forward_interpret(IDS[:1], insert_info=[row(([0], function))])
 
 
+@pytest.mark.parametrize(
+    ("function", "mode", "message"),
+    [
+        (torch.zeros_like, "norm_matched", "zero embedding"),
+        (lambda states: states / 0, "normalized", "NaN or infinity in torch.float32"),
+    ],
+)
+def test_a_callable_that_makes_nothing_to_insert_is_named(model, function, mode, message):
+    with pytest.raises(ValueError, match=message):
+        model.forward_interpret(IDS[:1], insert_info=[row(([0], function), mode=mode)])
+
+
+def test_a_callable_may_make_zeros_where_norms_do_not_count(model):
+    zeros = model.forward_interpret(IDS[:1], insert_info=[row(([0], torch.zeros_like))]).logits
+    expected = model.forward_interpret(IDS[:1], insert_info=[row(([0], torch.zeros(1, 1, HIDDEN)))]).logits
+    assert torch.equal(zeros, expected)
+
+
 def test_gradients_flow_through_a_callable(model):
     shift = vectors(1)[0].clone().requires_grad_()
     with surgery(model, plan([row(([2], lambda states: states + shift))])):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder, decoder_layers
 from .insertions import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
-from .replacing import norms
+from .replacing import has_norm, norms
 
 __all__ = ["LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
 
@@ -177,6 +177,8 @@ def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor,
     old, vectors = there.to(exact), vectors.to(exact)
     matched = at.norm_matched[entries]
     if bool(matched.any()):
+        if at.functions and not bool(has_norm(vectors[matched.to(vectors.device)]).all()):
+            raise ValueError("a callable of insert_info made a zero embedding: no direction to scale to a norm")
         strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
     kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
     return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
@@ -193,6 +195,8 @@ def _made(function: EmbeddingFunction, which: Tensor, there: Tensor, vectors: Te
             f"a callable of insert_info made {found} of hidden states {list(there[which].shape)}; it must make an "
             "embedding of each: the same shape"
         )
+    if not bool(torch.isfinite(made.detach().to(vectors.dtype)).all()):
+        raise ValueError(f"a callable of insert_info made an embedding with NaN or infinity in {vectors.dtype}")
     return vectors.index_put((which,), made.to(vectors))
 
 

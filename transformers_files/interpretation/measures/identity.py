@@ -16,12 +16,10 @@ from torch import nn
 
 from ..cache import empty_cache
 from ..chat import encode_prompt
-from ..engine import InterpretationSettings
-from ..families import decoder_layers
+from ..engine import Cell, InterpretationSettings, read_shared_part, read_under_surgery
 from ..logits import input_device, next_logits
 from ..mapping import AnyMap, map_vectors
-from ..prompts import InterpretationPrompt, InterpretationPromptSpec
-from ..surgery import plan_surgery, surgery
+from ..prompts import InterpretationPromptSpec
 from .interpreter import last_token_states
 from .statistics import Estimate, estimate
 
@@ -39,6 +37,7 @@ class NextToken:
     """-log probability of the model's own best token, in nats."""
 
 
+@torch.no_grad()
 def next_token_shares(
     model: nn.Module,
     tokenizer: Any,
@@ -55,12 +54,15 @@ def next_token_shares(
     """
     prompt = IDENTITY.build(tokenizer)
     states = last_token_states(model, tokenizer, texts, layers)
+    shared = read_shared_part(model, prompt)
     expected = torch.tensor([_next_token(model, encode_prompt(tokenizer, text, raw=True)) for text in texts])
     found = {}
     for column, layer in enumerate(layers):
         vectors = map_vectors(mapping, states[:, column], layer, states.shape[-1])
-        batches = vectors.split(batch_size)
-        logits = torch.cat([_surgered_logits(model, prompt, batch, settings) for batch in batches])
+        cells = [Cell(vector.to(model.dtype), prompt, settings.insert_layer) for vector in vectors]
+        batches = [cells[start : start + batch_size] for start in range(0, len(cells), batch_size)]
+        read = [read_under_surgery(model, prompt, batch, settings, shared)[0] for batch in batches]
+        logits = torch.cat(read).float().cpu()
         surprisal = -logits.log_softmax(-1).gather(1, expected[:, None])[:, 0]
         hits = (logits.argmax(-1) == expected).tolist()
         found[layer] = NextToken(estimate(hits), estimate(surprisal.tolist()))
@@ -71,24 +73,3 @@ def next_token_shares(
 def _next_token(model: nn.Module, input_ids: Sequence[int]) -> int:
     ids = torch.tensor([list(input_ids)], device=input_device(model))
     return int(next_logits(model, ids, empty_cache(model))[0].argmax())
-
-
-@torch.no_grad()
-def _surgered_logits(
-    model: nn.Module, prompt: InterpretationPrompt, vectors: torch.Tensor, settings: InterpretationSettings
-) -> torch.Tensor:
-    """float32 logits after the prompt, `[n, vocabulary]` on the CPU, with a vector of `[n, hidden]` in each row."""
-    locations = list(prompt.insert_locations)
-    options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
-    info = [{settings.insert_layer: (locations, vector.expand(1, len(locations), -1)), **options} for vector in vectors]
-    plan = plan_surgery(
-        info,
-        n_layers=len(decoder_layers(model)),
-        hidden_size=vectors.shape[-1],
-        batch_size=len(vectors),
-        prompt_length=len(prompt.input_ids),
-        cached_length=0,
-    )
-    ids = torch.tensor([list(prompt.input_ids)] * len(vectors), device=input_device(model))
-    with surgery(model, plan):
-        return next_logits(model, ids, empty_cache(model))[0].float().cpu()
