@@ -418,6 +418,8 @@ def test_nothing_sticks_out_of_the_window(open_page, tmp_path, width):
         page = open_page(tmp_path / f"{name}.html", width=width)
         expect(page.locator("table.grid").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.locator("#least").fill("10")  # the number of cells stands beside the search then
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_headers_stay_in_view(open_page, tmp_path):
