@@ -347,7 +347,7 @@ def test_what_is_not_trusted_can_be_hidden(open_page, page_file):
     assert irrelevant - below and marked(page, 0, "dim") == below | irrelevant | went_wrong
     page.locator("#least").fill("0")
     page.click("#table")
-    assert page.locator("table.plain tbody tr").filter(visible=True).count() == trusted
+    expect(page.locator("table.plain tbody tr").filter(visible=True)).to_have_count(trusted)
     page.click("#table")
     page.get_by_label("hide below trust").select_option("none")
     assert marked(page, 0, "hidden") == marked(page, 0, "dim") == set()
