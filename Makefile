@@ -17,8 +17,10 @@ demo: patch
 	$(RUN) scripts/get_interpretations_from_examples.py --overwrite --output runs/demo/interpretations.csv
 
 test: $(ENV)/.tests-installed patch lint
-	# One thread each: threads of several processes that wait for each other cost many times what they bring.
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	# One thread each: threads of several processes that wait for each other cost many times what they bring. The files
+	# that take longest come first, or one process would still be at them when the others have nothing left.
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	    tests/test_install_patch_kill.py tests/scripts tests
 
 test-matrix:
 	@for version in $(TESTED); do echo "== transformers $$version"; $(MAKE) test TRANSFORMERS=$$version || exit 1; done

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 from transformers.interpretation import batch, read_csv, work
 from transformers.interpretation.loading import load_weights
 
@@ -31,6 +32,7 @@ CHUNK_CELLS = 8
 
 def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # its thread would hold a lock over a fork, for good in the child
     batch.CHUNK_CELLS = CHUNK_CELLS  # many chunks of a small table
     batch.read_outline = functools.cache(batch.read_outline)
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))

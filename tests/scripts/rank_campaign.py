@@ -25,6 +25,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 from transformers.interpretation import batch, ranks, work
 from transformers.interpretation.loading import load_weights
 
@@ -35,6 +36,7 @@ CHUNK_CELLS = 8
 
 def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # its thread would hold a lock over a fork, for good in the child
     batch.CHUNK_CELLS = CHUNK_CELLS
     ranks.LOOK_SECONDS = 0.02
     batch.read_outline = functools.cache(batch.read_outline)

@@ -28,7 +28,12 @@ for ((node = 0; node < SLURM_NNODES; node++)); do
 done
 status=0
 for ((node = 0; node < SLURM_NNODES; node++)); do
-    wait -n || { status=$?; kill $(jobs -p) 2> /dev/null; }
+    wait -n
+    ended=$?
+    if ((ended && !status)); then
+        status=$ended
+        kill $(jobs -p) 2> /dev/null
+    fi
 done
 exit $status
 """
