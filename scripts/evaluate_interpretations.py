@@ -16,13 +16,12 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from get_interpretations_from_examples import embedded_model, fail, prepare_environment, remedy_for
+from program import REFUSED, embedded_model, fail, run_program
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
-REFUSED, INTERRUPTED = 2, 130
 DEPTHS = (0.5, 0.65, 0.8)
 """Recovery at any layer is told up to these depths: later, the answer can be decoded from the output layer."""
 DEEPEST_INSERT = 1 / 6
@@ -44,15 +42,7 @@ COVERAGES_SHOWN = (1.0, 0.5, 0.25, 0.1)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
-        prepare_environment()
-        return evaluate(arguments)
-    except ModuleNotFoundError as error:
-        return fail(remedy_for(error), REFUSED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing was written", INTERRUPTED)
+    return run_program(parse, evaluate, argv)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

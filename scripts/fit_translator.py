@@ -11,25 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluate_interpretations import INTERRUPTED, REFUSED, add_model_options, check_insert_layer, load
-from get_interpretations_from_examples import fail, prepare_environment, remedy_for
+from evaluate_interpretations import add_model_options, check_insert_layer, load
+from program import REFUSED, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
-        prepare_environment()
-        return fit(arguments)
-    except ModuleNotFoundError as error:
-        return fail(remedy_for(error), REFUSED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing was written", INTERRUPTED)
+    return run_program(parse, fit, argv)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
+
 if TYPE_CHECKING:
     from transformers.interpretation.batch import Prepared, Request
     from transformers.interpretation.ranks import Ranks
     from transformers.interpretation.sharing import Progress
 
 DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
-STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
 REFUSAL_SECONDS = 5
 """Launchers end all processes with the first that ends: rank 0 has so long to say what is wrong."""
 REPORT_MARK = b"transformers.interpretation.report"
@@ -213,22 +214,6 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def prepare_environment() -> None:
-    """What has to be set before torch is imported."""
-    # Intel's library then gives equal bits whatever the threads, the batch size and the alignment of memory.
-    os.environ.setdefault("MKL_CBWR", f"{'AVX512' if has_avx512() else 'AVX2'},STRICT")
-    # The default of newer torch: pickled weights may hold tensors, never code.
-    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-
-
-def has_avx512() -> bool:
-    """Whether the processor has it; where that cannot be told, no."""
-    try:
-        return " avx512f " in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-
-
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
     from transformers.interpretation.batch import Refused, check, prepare
@@ -272,17 +257,6 @@ def request_of(arguments: argparse.Namespace, model: str) -> Request:
 def started_alone() -> bool:
     """Whether `accelerate launch` was asked for several processes and has started one, as it does without GPUs."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ
-
-
-def embedded_model() -> str:
-    """The folder of the embedded model."""
-    from embedded_model import EmbeddedModelError, ensure_embedded_model
-    from transformers.interpretation.batch import Refused
-
-    try:
-        return str(ensure_embedded_model())
-    except (EmbeddedModelError, OSError) as error:
-        raise Refused([str(error)]) from error
 
 
 @dataclass(frozen=True)
@@ -446,20 +420,6 @@ def summary(progress: Progress, before: int, seconds: float, where: str) -> str:
     earlier = f" ({before:,} from before)" if before else ""
     rate = f"{(progress.rows - before) / seconds:,.1f}/s" if seconds > 0 else "at once"
     return f"{progress.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {where}"
-
-
-def fail(problems: str | Sequence[str], status: int) -> int:
-    """Each problem on a line of its own."""
-    for problem in [problems] if isinstance(problems, str) else problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return status
-
-
-def remedy_for(error: ModuleNotFoundError) -> str:
-    """What to do about a module that is not there."""
-    if (error.name or "").startswith("transformers."):
-        return f"the installed transformers is not patched (no {error.name}); run: python install_patch.py"
-    return f"the package {error.name} is not installed; run: python -m pip install -r requirements.txt"
 
 
 if __name__ == "__main__":

@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from get_interpretations_from_examples import DEMO, embedded_model, fail, prepare_environment, remedy_for
-
-REFUSED, INTERRUPTED = 2, 130
+from get_interpretations_from_examples import DEMO
+from program import REFUSED, embedded_model, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
-        prepare_environment()
-        return sweep(arguments)
-    except ModuleNotFoundError as error:
-        return fail(remedy_for(error), REFUSED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing was written", INTERRUPTED)
+    return run_program(parse, sweep, argv)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

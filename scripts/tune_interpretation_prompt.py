@@ -13,14 +13,13 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate_interpretations import DEPTHS, INTERRUPTED, REFUSED, add_model_options, load
-from get_interpretations_from_examples import fail, prepare_environment, remedy_for
+from evaluate_interpretations import DEPTHS, add_model_options, load
+from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
     from transformers.interpretation.measures import Candidate, Trial
@@ -28,15 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0 done, 2 refused, 130 interrupted."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
-        prepare_environment()
-        return tune(arguments)
-    except ModuleNotFoundError as error:
-        return fail(remedy_for(error), REFUSED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing was written", INTERRUPTED)
+    return run_program(parse, tune, argv)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,0 +1,71 @@
+"""What the programs of this folder share: how they begin, and what they say when they cannot go on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses beside 0."""
+
+
+def run_program(
+    parse: Callable[[Sequence[str]], argparse.Namespace],
+    work: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+) -> int:
+    """A program that writes its files at its very end; returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        prepare_environment()
+        return work(arguments)
+    except ModuleNotFoundError as error:
+        return fail(remedy_for(error), REFUSED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was written", INTERRUPTED)
+
+
+def prepare_environment() -> None:
+    """What has to be set before torch is imported."""
+    # Intel's library then gives equal bits whatever the threads, the batch size and the alignment of memory.
+    os.environ.setdefault("MKL_CBWR", f"{'AVX512' if has_avx512() else 'AVX2'},STRICT")
+    # The default of newer torch: pickled weights may hold tensors, never code.
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+
+
+def has_avx512() -> bool:
+    """Whether the processor has it; where that cannot be told, no."""
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def embedded_model() -> str:
+    """The folder of the embedded model."""
+    from embedded_model import EmbeddedModelError, ensure_embedded_model
+    from transformers.interpretation.batch import Refused
+
+    try:
+        return str(ensure_embedded_model())
+    except (EmbeddedModelError, OSError) as error:
+        raise Refused([str(error)]) from error
+
+
+def fail(problems: str | Sequence[str], status: int) -> int:
+    """Each problem on a line of its own."""
+    for problem in [problems] if isinstance(problems, str) else problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return status
+
+
+def remedy_for(error: ModuleNotFoundError) -> str:
+    """What to do about a module that is not there."""
+    if (error.name or "").startswith("transformers."):
+        return f"the installed transformers is not patched (no {error.name}); run: python install_patch.py"
+    return f"the package {error.name} is not installed; run: python -m pip install -r requirements.txt"
