@@ -70,7 +70,9 @@ def assist(argv: Sequence[str]) -> int:
         from transformers.interpretation.loading import ModelError
         from transformers.interpretation.manifest import OutputError
         from transformers.interpretation.ranks import joined
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # those of loading, too
         with joined(arguments.device) as ranks:
             if ranks.await_published("prepared") is None:
                 return 0

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import get_interpretations_from_examples as script
@@ -102,7 +103,8 @@ def test_ranks_of_accelerate_on_the_embedded_model(embedded_folder, workplace):
 
     machines = ["--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
     launched = [start(launcher(2, *machines, "--machine_rank", str(number)), "out.csv") for number in range(2)]
-    said = [process.communicate() for process in launched]
+    with ThreadPoolExecutor(2) as pool:  # at once: a launcher whose pipe is full would wait, and the other for it
+        said = list(pool.map(subprocess.Popen.communicate, launched))
     assert [process.returncode for process in launched] == [0, 0], said
     assert re.search(r"60 interpretations \(\d+ from before\) in", said[0][0])
     assert said[1][0] == ""
