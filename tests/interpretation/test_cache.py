@@ -9,7 +9,7 @@ from transformers.interpretation.cache import bytes_by_device, empty_cache, repe
 from transformers.interpretation.families import UnsupportedModelError
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
-REFUSED = {"bloom"} & {family.model_type for family in available_families() if empty_cache(tiny_model("llama")) is None}
+REFUSED = {"bloom"} & {family.model_type for family in available_families() if empty_cache(tiny_model("bloom")) is None}
 FAMILIES = [family.model_type for family in available_families() if family.model_type not in REFUSED]
 BEGINNINGS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]])
 

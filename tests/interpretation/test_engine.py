@@ -15,7 +15,7 @@ from transformers.interpretation.families import UnsupportedModelError
 from transformers.interpretation.prompts import InterpretationPrompt
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
-REFUSED = {"bloom"} & {family.model_type for family in available_families() if empty_cache(tiny_model("llama")) is None}
+REFUSED = {"bloom"} & {family.model_type for family in available_families() if empty_cache(tiny_model("bloom")) is None}
 FAMILIES = [family.model_type for family in available_families() if family.model_type not in REFUSED]
 TOLERANCE = 1e-4
 SETTINGS = InterpretationSettings(max_new_tokens=10)

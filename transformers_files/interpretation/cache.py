@@ -40,6 +40,15 @@ def empty_cache(model: nn.Module) -> Any:
     return DynamicCache()
 
 
+def mask_beside(cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a pass over `[batch, sequence]` needs beside the cache: before 4.54 some families (Gemma 2, Cohere 2) make a
+    mask of as many columns as the pass has tokens, unless they are given one for those of the cache too."""
+    if not hasattr(cache, "key_cache") or hasattr(cache, "layers"):
+        return {}
+    columns = cache.get_seq_length() + input_ids.shape[1]
+    return {"attention_mask": input_ids.new_ones(len(input_ids), columns)}
+
+
 def check_window(model: nn.Module, positions: int) -> None:
     """Refuse sequences longer than a sliding window where the library's caches know nothing of windows.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cache import empty_cache, repeat_rows, select_rows
+from .cache import empty_cache, mask_beside, repeat_rows, select_rows
 from .logits import input_device, next_logits, probabilities_of
 from .memory import in_batches
 
@@ -82,7 +82,8 @@ def _read_rest(model: nn.Module, cache: Any, texts: Sequence[Text]) -> list[list
     width = max(map(len, texts)) - LEVELS - 1
     ids = torch.tensor([[*text[LEVELS:-1], *[0] * (width + LEVELS + 1 - len(text))] for text in texts])
     ids = ids.to(input_device(model))
-    logits = model(input_ids=ids, past_key_values=cache, use_cache=True, return_dict=True).logits
+    options = {"use_cache": True, "return_dict": True, **mask_beside(cache, ids)}
+    logits = model(input_ids=ids, past_key_values=cache, **options).logits
     logits = logits.flatten(0, 1).to(ids.device)
     ends = [text[LEVELS + 1 :] for text in texts]
     places = [(row * width + step, token) for row, end in enumerate(ends) for step, token in enumerate(end)]
