@@ -17,27 +17,22 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from program import REFUSED, embedded_model, fail, run_program
+from evaluation_views import draw, tables
+from measured_model import EXAMPLES, Loaded, add_model_options, check_insert_layer, load
+from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from transformers.interpretation.insert_layers import InsertLayer
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
 
-EXAMPLES = Path(__file__).resolve().parent / "examples"
 DEPTHS = (0.5, 0.65, 0.8)
 """Recovery at any layer is told up to these depths: later, the answer can be decoded from the output layer."""
-DEEPEST_INSERT = 1 / 6
-"""Of the layers: a deeper insert layer would let the model finish its own pass."""
-BATCH_SIZE = 128
 MEASURES = ("recovery", "trust", "identity", "entities", "faithfulness")
 COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
 """Shares of the interpretations, those that are trusted most."""
-COVERAGES_SHOWN = (1.0, 0.5, 0.25, 0.1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,48 +68,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the figure (default: beside the output, if there is matplotlib)",
     )
     return parser.parse_args(argv)
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What says which model is run, and on what."""
-    add = parser.add_argument
-    add("--model", metavar="NAME", help="hub id or folder (default: the small embedded model)")
-    add("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help="default: the project's")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
-    add("--device", default="auto", help="auto (default), cpu, cuda, …")
-    add("--device-map", metavar="MAP", help="spread the model by accelerate; takes the place of --device")
-    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="interpretations at once (default: 128)")
-    add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that is ready to run."""
-
-    model: Any
-    tokenizer: Any
-    name: str
-    n_layers: int
-
-    @property
-    def deepest_insert_layer(self) -> int:
-        return int(self.n_layers * DEEPEST_INSERT)
-
-
-def load(arguments: argparse.Namespace) -> Loaded:
-    """The model of these arguments. Raises ModelError, Refused, ValueError."""
-    from transformers.interpretation.families import decoder_layers
-    from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
-    from transformers.interpretation.placement import Placement
-
-    name = arguments.model or embedded_model()
-    outline = read_outline(name, trust_remote_code=arguments.trust_remote_code)
-    device = resolve_device(arguments.device)
-    dtype = resolve_dtype(arguments.dtype, device)
-    placement = Placement.read(arguments.device_map).fitted(outline.skeleton) if arguments.device_map else None
-    model = load_weights(outline, dtype=dtype, device=device, placement=placement)
-    print(f"{name}: {str(dtype).removeprefix('torch.')}", file=sys.stderr)
-    return Loaded(model, outline.tokenizer, Path(name).name, len(decoder_layers(model)))
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -222,16 +175,6 @@ def measure(
     return measured
 
 
-def check_insert_layer(insert_layer: InsertLayer, loaded: Loaded) -> None:
-    """Raise ValueError for one that is too deep for an interpretation."""
-    layers = insert_layer if isinstance(insert_layer, tuple) else (insert_layer,)
-    if layers == ("same",) or max(layers) > loaded.deepest_insert_layer:
-        raise ValueError(
-            f"insert layer {insert_layer} is too deep: at most {loaded.deepest_insert_layer}, a sixth of "
-            f"{loaded.n_layers} layers; deeper, the model rather finishes its own pass than interprets"
-        )
-
-
 def answer_recovery(
     interpreter: Interpreter,
     cells: Sequence[ScoredCell],
@@ -298,131 +241,6 @@ def returns_of(faithfulness: Faithfulness) -> dict[str, Any]:
         if returns is not None
         for name, value in as_json(returns).items()
     }
-
-
-SECTIONS = {
-    "answer recovery": (
-        *("net", "named", "by other", "by random"),
-        *("logit lens top-1", "logit lens top-10", "own layer"),
-    ),
-    "next token, identity prompt": ("precision", "surprisal"),
-    "entity description": ("net", "named", "by other"),
-    "faithfulness of relevancy": tuple(
-        f"{relevancy}: {name}"
-        for relevancy in ("high", "low")
-        for name in ("with paraphrase", "with other", "difference")
-    ),
-}
-"""Measure → its columns in the table."""
-
-
-def tables(measured: dict[str, Any]) -> list[str]:
-    """A table per measure, with intervals, one line per layer."""
-    how = f"{measured['interpretation prompt']['name']} at layer {measured['settings']['insert_layer']}"
-    by_layer = [
-        _table(f"{title}, {measured['half']} half, {how}", measured[title], columns)
-        for title, columns in SECTIONS.items()
-        if title in measured
-    ]
-    return by_layer + (
-        [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
-    )
-
-
-def _trust_table(section: dict[str, Any], how: str) -> str:
-    areas = ", ".join(
-        f"{half} {area:.2f}" if area is not None else f"{half} –"
-        for half, area in section["area under the ROC curve"].items()
-    )
-    lines = [f"trust, {how} (area under the ROC curve: {areas})", f"{'coverage':>9}{'right':>21}"]
-    for coverage in COVERAGES_SHOWN:
-        label = f"{coverage:.0%}"
-        lines.append(f"{label:>9}{shown('right', section['precision by coverage'][label]):>21}")
-    lines.append(f"{'trust':>9}{'right':>21}{'interpretations':>17}")
-    for step in section["steps"]:
-        lines.append(f"{step['calibrated']:>9.1%}{shown('right', step['right']):>21}{step['interpretations']:>17}")
-    return "\n".join(lines)
-
-
-def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
-    width = max(map(len, columns)) + 2
-    width = max(width, 19)
-    lines = [title, f"{'layer':>9}" + "".join(f"{name:>{width}}" for name in columns)]
-    for label, shares in [*section["layers"].items(), *section.get("any layer", {}).items()]:
-        cells = [shown(name, shares[name]) if name in shares else "" for name in columns]
-        lines.append(f"{label:>9}" + "".join(f"{cell:>{width}}" for cell in cells))
-    return "\n".join(lines)
-
-
-def shown(name: str, share: dict[str, float]) -> str:
-    """A share in percent, a small one with a decimal; surprisal in nats."""
-    form = {"surprisal": ".1f", "right": ".1%"}.get(name, ".0%")
-    return f"{share['value']:{form}} [{share['low']:{form}}, {share['high']:{form}}]"
-
-
-def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
-    """The figures of answer recovery and of trust, where they can be drawn; returns their places."""
-    if not {"answer recovery", "trust"} & measured.keys():
-        return []
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        if arguments.figure is not None:
-            print("no figure: it needs matplotlib; run: python -m pip install matplotlib", file=sys.stderr)
-        return []
-    place = arguments.figure or arguments.output.with_suffix(".png")
-    drawn = []
-    if "answer recovery" in measured:
-        figure = Figure(figsize=(6, 3.5), layout="constrained")
-        recovery_figure(figure, measured["answer recovery"], measured["known facts"])
-        figure.savefig(place, dpi=150)
-        drawn.append(str(place))
-    if "trust" in measured:
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        trust_figure(figure, measured["trust"])
-        figure.savefig(place.with_stem(f"{place.stem}_trust"), dpi=150)
-        drawn.append(str(place.with_stem(f"{place.stem}_trust")))
-    return drawn
-
-
-LINES = {
-    "net": ("interpretation, net of guesses", "C0", "-"),
-    "logit lens top-1": ("logit lens, top 1", "C1", "-"),
-    "logit lens top-10": ("logit lens, top 10", "C1", "--"),
-    "own layer": ("the model finishes its own pass", "0.6", ":"),
-    "by other": ("control: another fact's vector", "C3", "-"),
-    "by random": ("control: random vector", "C3", ":"),
-}
-
-
-def recovery_figure(figure: Figure, recovery: dict[str, Any], known: int) -> None:
-    """Recovery by layer: interpretation, logit lens, controls; the band is the 95 % interval."""
-    axes = figure.add_subplot()
-    for name, (label, colour, style) in LINES.items():
-        points = {layer: shares[name] for layer, shares in recovery["layers"].items() if name in shares}
-        layers = list(points)
-        axes.plot(layers, [share["value"] for share in points.values()], style, color=colour, label=label)
-        if name == "net":
-            low, high = ([share[end] for share in points.values()] for end in ("low", "high"))
-            axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(ylim=(0, 1), xlabel="source layer", ylabel=f"share of {known} known facts")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
-
-
-def trust_figure(figure: Figure, trust: dict[str, Any]) -> None:
-    """Precision by coverage: of the interpretations that are trusted most, how many are right."""
-    axes = figure.add_subplot()
-    by_coverage = trust["precision by coverage"]
-    coverages = [int(label.rstrip("%")) for label in by_coverage]
-    low, value, high = ([100 * share[end] for share in by_coverage.values()] for end in ("low", "value", "high"))
-    axes.plot(coverages, value, color="C0", label="most trusted first")
-    axes.fill_between(coverages, low, high, color="C0", alpha=0.15, linewidth=0)
-    axes.axhline(value[0], color="0.6", linestyle=":", label="in any order")
-    axes.set(xlim=(0, 100), ylim=(0, None), ylabel="right, %")
-    axes.set_xlabel(f"most trusted of {trust['interpretations']['here']:,} interpretations, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluate_interpretations import add_model_options, check_insert_layer, load
+from measured_model import add_model_options, check_insert_layer, load
 from program import REFUSED, fail, run_program
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -21,10 +20,11 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from display import Display
+from planning import Planning
 from program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).resolve().parent / "examples" / "demo.json"
 REFUSAL_SECONDS = 5
 """Launchers end all processes with the first that ends: rank 0 has so long to say what is wrong."""
-REPORT_MARK = b"transformers.interpretation.report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -259,122 +258,6 @@ def request_of(arguments: argparse.Namespace, model: str) -> Request:
 def started_alone() -> bool:
     """Whether `accelerate launch` was asked for several processes and has started one, as it does without GPUs."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ
-
-
-@dataclass(frozen=True)
-class Display:
-    """How results are shown, beside the table."""
-
-    report: Path | None
-    no_report: bool
-    show: str | None
-    """Name of an example; "" is the first."""
-    output: Path
-
-    @property
-    def page(self) -> Path:
-        return self.report or self.output.with_suffix(".html")
-
-    def check(self) -> None:
-        """Raise Refused for what cannot be shown or written."""
-        from transformers.interpretation.batch import Refused
-        from transformers.interpretation.manifest import OutputError
-        from transformers.interpretation.output import check_place
-
-        packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
-        problems = [
-            f"the package {package} is not installed; run: python -m pip install {package} (or leave out the display)"
-            for package in packages
-            if importlib.util.find_spec(package) is None
-        ]
-        if not self.no_report:
-            try:
-                check_place(self.page)
-                if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
-                    problems.append(f"{self.page} exists and is no report; name another --report or move it away")
-            except OutputError as error:
-                problems.append(str(error))
-        if problems:
-            raise Refused(problems)
-
-    def check_name(self, names: Sequence[str]) -> None:
-        """Raise Refused for the name of no example."""
-        from transformers.interpretation.batch import Refused
-
-        if self.show and self.show not in names:
-            raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
-
-    def present(self, prepared: Prepared, *, again: bool = False) -> str:
-        """Write the report and print the grid, as asked for; return where results are.
-
-        `again`: the table was finished earlier, so a report that is there already stays.
-        """
-        from transformers.interpretation.portion import Examples, read_example, read_portion
-
-        tokenizer = prepared.outline.tokenizer
-        if not self.no_report and not (again and self.report is None and self.page.exists()):
-            from transformers.interpretation.report import write_page
-
-            portion = read_portion(self.output)
-            temporary = self.page.with_name(self.page.name + ".tmp")
-            self.page.parent.mkdir(parents=True, exist_ok=True)
-            title = f"Interpretations of {Path(prepared.outline.name).name}"
-            write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
-            temporary.replace(self.page)
-        if self.show is not None:
-            from transformers.interpretation.report import show
-
-            first = Examples(0, 1)
-            results = read_example(self.output, self.show) if self.show else read_portion(self.output, first).records
-            show(results.with_token_texts(tokenizer))
-        return str(self.output) if self.no_report else f"{self.output} (report: {self.page})"
-
-
-@dataclass(frozen=True)
-class Planning:
-    """What is told of a run in place of running it."""
-
-    wanted: bool
-    rate: str | None
-    devices: int | None
-
-    def check(self) -> None:
-        """Raise Refused for a rate or a number of devices that is none."""
-        from transformers.interpretation.batch import Refused
-        from transformers.interpretation.costs import Rate
-
-        try:
-            if self.rate not in (None, "measure"):
-                Rate.read(self.rate)
-        except ValueError as error:
-            raise Refused([f"{error}; or write measure"]) from None
-        if self.devices is not None and self.devices < 1:
-            raise Refused([f"devices is {self.devices}: it must be at least 1"])
-
-    def tell(self, prepared: Prepared) -> int:
-        """Print the plan, with hours if a rate is given."""
-        from transformers.interpretation.calibration import measure_rate
-        from transformers.interpretation.costs import Rate
-        from transformers.interpretation.estimate import estimate_plan
-        from transformers.interpretation.loading import ModelError
-        from transformers.interpretation.memory import MOST_ROWS
-
-        estimate = estimate_plan(
-            prepared.plan,
-            prepared.settings,
-            prepared.outline.skeleton,
-            prepared.outline.tokenizer,
-            dtype=prepared.dtype,
-            batch_size=prepared.request.batch_size or MOST_ROWS,
-        )
-        print(*prepared.notes(), *estimate.lines(), sep="\n")
-        if self.rate is not None:
-            try:
-                rate = measure_rate(prepared) if self.rate == "measure" else Rate.read(self.rate)
-            except ModelError as error:
-                return fail(str(error), REFUSED)
-            print(estimate.duration(rate, self.devices or 1))
-        return 0
 
 
 def carry_out(prepared: Prepared, display: Display, command: str) -> int:

@@ -18,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate_interpretations import DEPTHS, add_model_options, load
+from evaluate_interpretations import DEPTHS
+from measured_model import add_model_options, load
 from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:

@@ -1,0 +1,83 @@
+"""How the results of a run are shown, beside the table."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers.interpretation.batch import Prepared
+
+REPORT_MARK = b"transformers.interpretation.report"
+
+
+@dataclass(frozen=True)
+class Display:
+    """How results are shown, beside the table."""
+
+    report: Path | None
+    no_report: bool
+    show: str | None
+    """Name of an example; "" is the first."""
+    output: Path
+
+    @property
+    def page(self) -> Path:
+        return self.report or self.output.with_suffix(".html")
+
+    def check(self) -> None:
+        """Raise Refused for what cannot be shown or written."""
+        from transformers.interpretation.batch import Refused
+        from transformers.interpretation.manifest import OutputError
+        from transformers.interpretation.output import check_place
+
+        packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
+        problems = [
+            f"the package {package} is not installed; run: python -m pip install {package} (or leave out the display)"
+            for package in packages
+            if importlib.util.find_spec(package) is None
+        ]
+        if not self.no_report:
+            try:
+                check_place(self.page)
+                if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
+                    problems.append(f"{self.page} exists and is no report; name another --report or move it away")
+            except OutputError as error:
+                problems.append(str(error))
+        if problems:
+            raise Refused(problems)
+
+    def check_name(self, names: Sequence[str]) -> None:
+        """Raise Refused for the name of no example."""
+        from transformers.interpretation.batch import Refused
+
+        if self.show and self.show not in names:
+            raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
+
+    def present(self, prepared: Prepared, *, again: bool = False) -> str:
+        """Write the report and print the grid, as asked for; return where results are.
+
+        `again`: the table was finished earlier, so a report that is there already stays.
+        """
+        from transformers.interpretation.portion import Examples, read_example, read_portion
+
+        tokenizer = prepared.outline.tokenizer
+        if not self.no_report and not (again and self.report is None and self.page.exists()):
+            from transformers.interpretation.report import write_page
+
+            portion = read_portion(self.output)
+            temporary = self.page.with_name(self.page.name + ".tmp")
+            self.page.parent.mkdir(parents=True, exist_ok=True)
+            title = f"Interpretations of {Path(prepared.outline.name).name}"
+            write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
+            temporary.replace(self.page)
+        if self.show is not None:
+            from transformers.interpretation.report import show
+
+            first = Examples(0, 1)
+            results = read_example(self.output, self.show) if self.show else read_portion(self.output, first).records
+            show(results.with_token_texts(tokenizer))
+        return str(self.output) if self.no_report else f"{self.output} (report: {self.page})"

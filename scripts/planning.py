@@ -1,0 +1,58 @@
+"""What is told of a run in place of running it: `--plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from program import REFUSED, fail
+
+if TYPE_CHECKING:
+    from transformers.interpretation.batch import Prepared
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What is told of a run in place of running it."""
+
+    wanted: bool
+    rate: str | None
+    devices: int | None
+
+    def check(self) -> None:
+        """Raise Refused for a rate or a number of devices that is none."""
+        from transformers.interpretation.batch import Refused
+        from transformers.interpretation.costs import Rate
+
+        try:
+            if self.rate not in (None, "measure"):
+                Rate.read(self.rate)
+        except ValueError as error:
+            raise Refused([f"{error}; or write measure"]) from None
+        if self.devices is not None and self.devices < 1:
+            raise Refused([f"devices is {self.devices}: it must be at least 1"])
+
+    def tell(self, prepared: Prepared) -> int:
+        """Print the plan, with hours if a rate is given."""
+        from transformers.interpretation.calibration import measure_rate
+        from transformers.interpretation.costs import Rate
+        from transformers.interpretation.estimate import estimate_plan
+        from transformers.interpretation.loading import ModelError
+        from transformers.interpretation.memory import MOST_ROWS
+
+        estimate = estimate_plan(
+            prepared.plan,
+            prepared.settings,
+            prepared.outline.skeleton,
+            prepared.outline.tokenizer,
+            dtype=prepared.dtype,
+            batch_size=prepared.request.batch_size or MOST_ROWS,
+        )
+        print(*prepared.notes(), *estimate.lines(), sep="\n")
+        if self.rate is not None:
+            try:
+                rate = measure_rate(prepared) if self.rate == "measure" else Rate.read(self.rate)
+            except ModelError as error:
+                return fail(str(error), REFUSED)
+            print(estimate.duration(rate, self.devices or 1))
+        return 0
