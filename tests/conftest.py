@@ -11,8 +11,8 @@ import transformers
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
 # Page and notebook are the same whatever transformers is installed: one version's browser and kernel are enough.
-collect_ignore = (
-    [] if transformers.__version__ >= "5" else ["interpretation/test_report_browser.py", "scripts/test_notebook.py"]
+collect_ignore_glob = (
+    [] if transformers.__version__ >= "5" else ["interpretation/report/test_browser*.py", "scripts/test_notebook.py"]
 )
 
 

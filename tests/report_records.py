@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+from rich.console import Console
+from transformers.interpretation.report import show
 from transformers.interpretation.results import Record
 
 HOSTILE = (
@@ -90,3 +97,50 @@ def data_of(page: str) -> dict:
     """What the page's data element holds, by the HTML standard's rule: it ends at the first </script."""
     begin = page.index(">", page.index('<script type="application/json"')) + 1
     return json.loads(page[begin : page.index("</script", begin)])
+
+
+def failed(record: Record) -> Record:
+    """The same cell, gone wrong."""
+    return replace(
+        record,
+        interpretation=(),
+        interpretation_text="",
+        interpretation_tokens=(),
+        interpretation_weights=(),
+        interpretation_prob=(),
+        status="the embedding has NaN",
+    )
+
+
+def hostile_records(records: Sequence[Record]) -> list[Record]:
+    """Records in which every text is one of the hostile strings."""
+    return [
+        replace(
+            record,
+            name=f"{text} {number}",
+            category=text,
+            prompt=text,
+            prompt_output=text,
+            prompt_token_list=(text,),
+            current_token=text,
+            token_source="prompt",
+            repeat_prompt=text,
+            repeat_prompt_name=text,
+            interpretation=(1,),
+            interpretation_text=text,
+            interpretation_tokens=(text,),
+            interpretation_weights=(0.5,),
+            interpretation_prob=(0.25,),
+            answer=text,
+            layer_idx=0,
+            token_idx=0,
+        )
+        for number, (record, text) in enumerate(zip(itertools.cycle(records), HOSTILE))
+    ]
+
+
+def shown(records: Sequence[Record], width: int, **settings: Any) -> str:
+    """What a terminal of this width shows."""
+    file = io.StringIO()
+    show(records, console=Console(file=file, width=width, force_terminal=False), **settings)
+    return file.getvalue()

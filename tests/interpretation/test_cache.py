@@ -63,6 +63,7 @@ def test_an_empty_cache_holds_nothing():
     cache = empty_cache(model)
     assert cache is None or not bytes_by_device(cache)
 
+
 if REFUSED:  # an empty set of parameters would be a skipped test
 
     @pytest.mark.parametrize("family", sorted(REFUSED))

@@ -138,9 +138,7 @@ def test_the_source_reads_with_a_tokenizer_of_its_own(model, other):
     chat = tiny_tokenizer(chat=True)
     mapping = AffineMap(torch.randn(24, 32), torch.randn(32))
     options = {**OPTIONS, "raw": False, "layers": 2, "tokens": "last"}
-    found = interpret(
-        model, TOKENIZER, "Hey", source_model=other, source_tokenizer=chat, mapping=mapping, **options
-    )
+    found = interpret(model, TOKENIZER, "Hey", source_model=other, source_tokenizer=chat, mapping=mapping, **options)
     assert found[0].prompt == "<s>user:Hey</s><s>assistant:"
 
 

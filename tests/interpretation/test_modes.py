@@ -39,7 +39,8 @@ STEERED = [
     {
         3: ("generated", vectors(1, 5)),  # not 0: DoLa reads its recorded states, which the reference does not rewrite
         2: ("generated", lambda states: states.flip(-1)),
-        "replacing_mode": "normalized", "overlay_strength": 0.5,
+        "replacing_mode": "normalized",
+        "overlay_strength": 0.5,
     },
 ]
 IDS = torch.tensor([[0] * (WIDTH - len(prompt)) + prompt for prompt in PROMPTS])

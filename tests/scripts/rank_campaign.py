@@ -74,14 +74,17 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
             os._exit(status)
         return processes, store
 
-    def wait(processes: list[int]) -> list[int]:
-        """The statuses in the order of ending; as soon as one is not 0, the rest is told to end, as launchers do."""
+    def wait(processes: list[int], *, interrupted: bool = False) -> list[int]:
+        """The statuses in the order of ending; as soon as one is not 0, the rest is told to end, as launchers do.
+
+        Interrupted ones get the time to end by themselves, from launchers too.
+        """
         statuses = []
         while processes:
             ended, status = os.wait()
             processes.remove(ended)
             statuses.append(os.waitstatus_to_exitcode(status))
-            if status and not any(statuses[:-1]):
+            if status and not interrupted and not any(statuses[:-1]):
                 time.sleep(0.2)
                 for process in processes:
                     os.kill(process, signal.SIGTERM)
@@ -104,7 +107,7 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
                 time.sleep(0.05)
             for process in processes:
                 os.kill(process, signal.SIGINT)
-        statuses = wait(processes)
+        statuses = wait(processes, interrupted=interrupt)
         return f"{(folder / 'said').read_text()}{statuses}"
 
     began = time.monotonic()

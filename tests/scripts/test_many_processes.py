@@ -52,9 +52,9 @@ def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(wor
     assert "Traceback" not in told["interrupted"]
     assert told["interrupted"].endswith("[130, 130]")
     assert told["raised"].count('raise ValueError("boom")\nValueError: boom\n') == 1
-    # Rank 0 says so too, unless the launcher, which ends all with the first, is faster.
+    # Rank 0 says so too, and may end first, unless the launcher, which ends all with the first, is faster.
     why = re.search(r"error: rank 1 on \S+: ValueError: boom; to go on", told["raised"])
-    assert told["raised"].endswith("[99, -15]") or (why and told["raised"].endswith("[99, 1]"))
+    assert told["raised"].endswith("[99, -15]") or (why and told["raised"].endswith(("[99, 1]", "[1, 99]")))
 
 
 def free_port():

@@ -80,8 +80,9 @@ def repeat_rows(cache: Any, rows: int) -> Any:
 
 def select_rows(cache: Any, rows: torch.Tensor) -> Any:
     """A new cache of the given rows `[n]`, in that order; a row may be given several times."""
-    return _like(cache, [tuple(states.index_select(0, rows.to(states.device)) for states in layer)
-                         for layer in _layers(cache)])
+    return _like(
+        cache, [tuple(states.index_select(0, rows.to(states.device)) for states in layer) for layer in _layers(cache)]
+    )
 
 
 def _layers(cache: Any) -> Layers:

@@ -1,6 +1,6 @@
 """How fast this machine is at a run's own work, from a few of its chunks; nothing is written.
 
-    rate = measure_rate(prepare(request))       # loads the weights
+rate = measure_rate(prepare(request))       # loads the weights
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ def measure_rate(prepared: Prepared) -> Rate:
     The first warms up, and counts only if there is time for no other.
     """
     plan = prepared.plan
-    model = load_weights(
-        prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement
-    )
+    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement)
     batch_size = prepared.request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
     job = Job(model, prepared.outline.tokenizer, plan, prepared.settings, batch_size=batch_size)
     began = time.monotonic()

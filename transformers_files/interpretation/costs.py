@@ -1,7 +1,7 @@
 """What tokens cost a model, counted from its modules: parameters, key/value cache, operations.
 
-    size = ModelSize.of(model)                                    # with or without weights
-    Work(tokens=100, logits=1, pairs=100 * 100).operations(size)  # FLOPs of a pass over 100 tokens
+size = ModelSize.of(model)                                    # with or without weights
+Work(tokens=100, logits=1, pairs=100 * 100).operations(size)  # FLOPs of a pass over 100 tokens
 """
 
 from __future__ import annotations

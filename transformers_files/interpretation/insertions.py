@@ -244,9 +244,7 @@ def _check(part: _Part, positions: Sequence[Position], dtype: torch.dtype | None
     finite = torch.isfinite(vectors).all(dim=-1)
     if not bool(finite.all()):
         position = positions[_first_false(finite)]
-        raise ValueError(
-            f"position {position}: the embedding holds NaN or infinity{where}; check where it comes from"
-        )
+        raise ValueError(f"position {position}: the embedding holds NaN or infinity{where}; check where it comes from")
     if part.mode.matches_norm and not bool((scalable := has_norm(vectors)).all()):
         raise ValueError(
             f"position {positions[_first_false(scalable)]}: the embedding is zero, or its norm out of range{where}; "

@@ -74,9 +74,7 @@ def read_outline(name: str, *, trust_remote_code: bool = False) -> Outline:
     return Outline(name, trust_remote_code, tokenizer, skeleton, _fingerprint(name, config))
 
 
-def load_weights(
-    outline: Outline, *, dtype: torch.dtype, device: str, placement: Placement | None = None
-) -> nn.Module:
+def load_weights(outline: Outline, *, dtype: torch.dtype, device: str, placement: Placement | None = None) -> nn.Module:
     """The model, ready to run. A placement over several devices takes the place of `device`. Raises ModelError."""
     options: dict[str, Any] = {_dtype_option(): dtype, "trust_remote_code": outline.trust_remote_code}
     options |= placement.options() if placement is not None else {}

@@ -167,9 +167,7 @@ def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor,
     copy = torch.arange(copies).repeat(len(entries))
     entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
     where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
-    strength, keep = (
-        factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep)
-    )
+    strength, keep = (factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))
     there = hidden[where]
     vectors = at.vectors[entries.to(at.vectors.device)].to(hidden.device, hidden.dtype)
     for function, made in at.functions:

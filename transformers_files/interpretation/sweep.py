@@ -1,7 +1,7 @@
 """Every source layer into every target layer, as Patchscopes (Ghandeharioun et al. 2024) sweeps them.
 
-    records = sweep_layers(model, tokenizer, examples, layers="0:31:3", insert_layers="0:30:3", tokens="last")
-    sweep_figure(records).savefig("sweep.pdf")          # of transformers.interpretation.report
+records = sweep_layers(model, tokenizer, examples, layers="0:31:3", insert_layers="0:30:3", tokens="last")
+sweep_figure(records).savefig("sweep.pdf")          # of transformers.interpretation.report
 """
 
 from __future__ import annotations

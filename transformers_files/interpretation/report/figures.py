@@ -122,9 +122,7 @@ def sweep_figure(records: Sequence[Record]) -> Figure:
     for (source, target), value in values.items():
         x, y, colour = targets.index(target), sources.index(source), colours[step_of(value, scale)]
         axes.add_patch(_rectangle(x, y, colour))
-        axes.text(
-            x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", size=_FONT_SIZE, color=ink(colour)
-        )
+        axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", size=_FONT_SIZE, color=ink(colour))
     axes.set(xlim=(0, len(targets)), ylim=(0, len(sources)))  # the deepest source layer on top, as in the grid
     axes.set_xlabel("inserted at the input of layer", size=_FONT_SIZE)
     axes.set_ylabel("embedding of layer", size=_FONT_SIZE)
