@@ -1,7 +1,7 @@
 """Key/value caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
 
     cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
-    out = model(input_ids, past_key_values=cache, use_cache=True)
+    out = model(input_ids, past_key_values=cache, use_cache=True, **mask_beside(cache, input_ids))
     wide = repeat_rows(out.past_key_values, 64)      # one prompt, 64 continuations
     rest = select_rows(wide, rows_that_go_on)        # rows that have ended leave
 
