@@ -16,7 +16,7 @@ BEGINNINGS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]])
 
 @torch.no_grad()
 def read(model, ids, cache):
-    out = model(input_ids=ids, past_key_values=cache, use_cache=True, **mask_beside(cache, ids))
+    out = model(input_ids=ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, ids))
     return out.logits[:, -1], out.past_key_values
 
 

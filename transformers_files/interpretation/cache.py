@@ -1,7 +1,7 @@
 """Key/value caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
 
     cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
-    out = model(input_ids, past_key_values=cache, use_cache=True, **mask_beside(cache, input_ids))
+    out = model(input_ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, input_ids))
     wide = repeat_rows(out.past_key_values, 64)      # one prompt, 64 continuations
     rest = select_rows(wide, rows_that_go_on)        # rows that have ended leave
 
@@ -40,10 +40,14 @@ def empty_cache(model: nn.Module) -> Any:
     return DynamicCache()
 
 
-def mask_beside(cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a pass over `[batch, sequence]` needs beside the cache: before 4.54 some families (Gemma 2, Cohere 2) make a
-    mask of as many columns as the pass has tokens, unless they are given one for those of the cache too."""
-    if not hasattr(cache, "key_cache") or hasattr(cache, "layers"):
+def mask_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a pass over `[batch, sequence]` needs beside the cache.
+
+    Families that make their masks themselves (most up to 4.53, few up to 5.0) may count its columns by the tokens of
+    the pass (Gemma 2 and Cohere 2 on 4.48.3), or one too many (StableLM on 5.0.0), unless they are given one.
+    """
+    own_masks = any(hasattr(type(module), "_update_causal_mask") for module in model.modules())
+    if not own_masks or not hasattr(cache, "get_seq_length"):
         return {}
     columns = cache.get_seq_length() + input_ids.shape[1]
     return {"attention_mask": input_ids.new_ones(len(input_ids), columns)}

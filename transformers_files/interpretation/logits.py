@@ -34,7 +34,7 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
     try:
-        options = {"use_cache": True, "return_dict": True, **mask_beside(cache, input_ids)}
+        options = {"use_cache": True, "return_dict": True, **mask_beside(model, cache, input_ids)}
         out = model(input_ids=input_ids, past_key_values=cache, **options)
     finally:
         handle.remove()

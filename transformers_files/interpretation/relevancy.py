@@ -82,7 +82,7 @@ def _read_rest(model: nn.Module, cache: Any, texts: Sequence[Text]) -> list[list
     width = max(map(len, texts)) - LEVELS - 1
     ids = torch.tensor([[*text[LEVELS:-1], *[0] * (width + LEVELS + 1 - len(text))] for text in texts])
     ids = ids.to(input_device(model))
-    options = {"use_cache": True, "return_dict": True, **mask_beside(cache, ids)}
+    options = {"use_cache": True, "return_dict": True, **mask_beside(model, cache, ids)}
     logits = model(input_ids=ids, past_key_values=cache, **options).logits
     logits = logits.flatten(0, 1).to(ids.device)
     ends = [text[LEVELS + 1 :] for text in texts]
