@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from fake_transformers import Bench, make_repository, make_site
 
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
@@ -33,6 +34,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             stale.append(str(relative))
     if stale:
         pytest.exit(f"installed files differ from the tree: {', '.join(stale)}; run: python install_patch.py", 2)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A small package called transformers, and the installer beside a small patch of it."""
+    return Bench(make_site(tmp_path / "site"), make_repository(tmp_path / "repository"))
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,8 @@ from transformers.interpretation.core import NAME
 assert PATCH == NAME == "{name}", "the self-test met another patch"
 """
 STATE = "transformers-llm-interpret"
+ADDED = "transformers/interpretation"
+RECORD = f"transformers-{VERSION}.dist-info/RECORD"
 
 
 def package_files(version: str = VERSION) -> dict[str, bytes]:
@@ -145,3 +147,16 @@ class Bench:
         command = [sys.executable, str(self.repository / "install_patch.py"), *arguments]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+def install(bench: Bench) -> None:
+    """Install, which must succeed."""
+    done = bench.run("--yes")
+    assert done.returncode == 0, done.stderr
+
+
+def refused(done: Result) -> str:
+    """The one line of an error."""
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("install_patch.py: error: "), done.stderr
+    return done.stderr

@@ -12,11 +12,21 @@ from pathlib import Path
 
 import pytest
 import transformers
-from fake_transformers import INSTALLER, STATE, VERSION, make_repository, make_site, make_wheel, record_hash, snapshot
+from fake_transformers import (
+    ADDED,
+    INSTALLER,
+    RECORD,
+    STATE,
+    VERSION,
+    make_repository,
+    make_site,
+    make_wheel,
+    record_hash,
+    snapshot,
+)
 
 INSTALLED = Path(transformers.__file__).resolve().parent.parent
 REAL = f"transformers-{transformers.__version__}.dist-info"
-ADDED = "transformers/interpretation"
 
 
 @dataclass(frozen=True)
@@ -124,9 +134,7 @@ def test_package_replaced_by_something_that_does_not_read_record(
     environment.succeed(installer)
     patched = snapshot(environment.site)
     shutil.unpack_archive(make_wheel(tmp_path), environment.site, "zip")
-    (environment.site / f"transformers-{VERSION}.dist-info/RECORD").write_bytes(
-        (environment.site / STATE / f"backup/transformers-{VERSION}.dist-info/RECORD.orig").read_bytes()
-    )
+    (environment.site / RECORD).write_bytes((environment.site / STATE / f"backup/{RECORD}.orig").read_bytes())
     output = environment.succeed(installer, verb)
     if verb == "status":
         assert "pip replaced the package" in output
