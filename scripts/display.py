@@ -71,7 +71,8 @@ class Display:
             portion = read_portion(self.output)
             temporary = self.page.with_name(self.page.name + ".tmp")
             self.page.parent.mkdir(parents=True, exist_ok=True)
-            title = f"Interpretations of {Path(prepared.outline.name).name}"
+            mapped = "" if prepared.maps is None else f", mapped by {prepared.maps.path.name}"
+            title = f"Interpretations of {Path(prepared.outline.name).name}{mapped}"
             write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
             temporary.replace(self.page)
         if self.show is not None:

@@ -75,10 +75,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.batch import Refused
     from transformers.interpretation.engine import InterpretationSettings
     from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.maps import MapsFile
     from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
     from transformers.interpretation.prompts import find_spec
     from transformers.interpretation.selection import Selection
-    from transformers.interpretation.translator import load_maps
 
     try:
         given = read_facts(arguments.facts)
@@ -90,15 +90,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
         settings = InterpretationSettings(
             arguments.insert_layer, arguments.replacing_mode, arguments.overlay_strength, arguments.max_new_tokens
         )
+        maps = None if arguments.mapping is None else MapsFile.read(arguments.mapping)
         loaded = load(arguments)
         layers = selection.resolve(loaded.n_layers + 1)
         check_insert_layer(settings.insert_layer, loaded)
         prompt = spec.build(loaded.tokenizer)
-        mapping = load_maps(arguments.mapping) if arguments.mapping else None
-        if mapping is not None and (missing := sorted(set(layers) - mapping.keys())):
-            raise ValueError(f"{arguments.mapping} has no maps for layers {missing}: leave them out of --layers")
+        if maps is not None:
+            maps.check_layers(layers)
     except (Refused, ModelError, QuestionsError, ValueError) as error:
         return fail(getattr(error, "problems", str(error)), REFUSED)
+    mapping = None if maps is None else maps.maps
     interpreter = Interpreter(loaded.model, loaded.tokenizer, prompt, settings, arguments.batch_size, mapping)
     began = time.monotonic()
     measured = {

@@ -2,6 +2,7 @@
 
     python scripts/fit_translator.py --layers 24 --output translator.safetensors            # the small model
     python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as it says at its end
+    python scripts/get_interpretations_from_examples.py --mapping translator.safetensors …    # with the same options
 
 It learns to let the model say, after an interpretation prompt, the token that it puts next itself; no facts, no labels.
 """

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import get_interpretations_from_examples as script
 import pytest
+import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation import read_parquet
+from transformers.interpretation import AffineMap, read_parquet
 from transformers.interpretation.record import COLUMNS
+from transformers.interpretation.translator import save_maps
 
 SCRIPT = Path(script.__file__)
 CAMPAIGN = Path(__file__).resolve().parent / "kill_campaign.py"
@@ -93,6 +95,30 @@ def test_other_places_means_and_differences(model, workplace, capsys):
         'error: example_1: tokens: "all" selects 2 of 2 tokens, of the other prompt 5 of 5; '
         "write last, indices that both have, or mean(all)",
     ]
+
+
+def write_identities(path, *layers, times=1.0):
+    save_maps({layer: AffineMap(times * torch.eye(32), torch.zeros(32)) for layer in layers}, path)
+
+
+def test_through_a_file_of_maps(model, workplace, capsys):
+    """Twice the identity, inserted with half the strength, is the state itself."""
+    half = ["--replacing-mode", "addition", "--overlay-strength", "0.5"]
+    write_identities(workplace / "maps.safetensors", 1, 3, times=2.0)
+    mapped = [*half, "--mapping", "maps.safetensors", "--output", "mapped.csv"]
+    assert script.main(arguments(model, *mapped, "--plan")) == 0
+    assert "cells       12; chunks 1" in capsys.readouterr().out
+    assert script.main(arguments(model, *mapped)) == 0
+    assert "mapped by maps.safetensors: learned" in capsys.readouterr().err
+    assert f"<title>Interpretations of {model.name}, mapped by maps.safetensors<" in Path("mapped.html").read_text()
+    assert script.main(arguments(model, "--layers", "1,3", "--replacing-mode", "addition")) == 0
+    assert Path("mapped.csv").read_bytes() == Path("interpretations.csv").read_bytes()
+    assert script.main(arguments(model, *mapped, "--output", "mapped.parquet")) == 0
+    read_parquet("mapped.parquet").to_csv("again.csv")
+    assert Path("again.csv").read_bytes() == Path("mapped.csv").read_bytes()
+    write_identities(workplace / "maps.safetensors", 1, 3, times=3.0)
+    assert script.main(arguments(model, *mapped)) == 2
+    assert re.search(r"mapping: [0-9a-f]{16} then, [0-9a-f]{16} now", capsys.readouterr().err)
 
 
 def test_what_is_shown(model, workplace, capsys):
@@ -175,6 +201,9 @@ BAD = [
     (["--show", "nobody"], 'no example is named "nobody"; the first are a_1'),
     (["--model", "./nowhere"], "model ./nowhere: there is no such folder"),
     (["--model", "t5"], "model t5: t5 is no causal language model"),
+    (["--mapping", "none.safetensors"], "mapping none.safetensors holds no maps by source layer: No such file"),
+    (["--mapping", "examples.json"], "mapping examples.json holds no maps by source layer: "),
+    (["--mapping", "maps.safetensors", "--layers", "all"], "maps.safetensors has no maps for layers [0, 2, 4], only"),
     (["--insert-layer", "4"], "insert layer 4 is out of range: 0 to 3"),
     (["--replacing-mode", "blend"], "blend"),
     (["--max-new-tokens", "0"], "max_new_tokens is 0"),
@@ -191,6 +220,7 @@ BAD = [
 def test_bad_input_is_one_clear_line(workplace, capsys, options, message):
     """The model has no weights: nothing but a check that comes before them can be what ends the program."""
     bare = write_tiny_folder(workplace / "bare", weights=False)
+    write_identities(workplace / "maps.safetensors", 1, 3)
     write_tiny_folder(workplace / "t5", weights=False)
     write_json(workplace / "t5" / "config.json", {"model_type": "t5"})
     (workplace / "broken.json").write_text('{"examples":\n')
@@ -279,11 +309,6 @@ def test_a_plan_with_a_measured_rate(model, workplace, capsys):
     with pytest.raises(SystemExit):
         script.main(arguments(model, "--rate", "5"))
     assert "--rate and --devices go with --plan" in capsys.readouterr().err
-
-
-def test_negative_indices_are_no_options():
-    parsed = script.parse(["--layers", "-5:,-1", "--tokens", "-1"])
-    assert (parsed.layers, parsed.tokens) == ("-5:,-1", "-1")
 
 
 def test_killed_and_interrupted_at_random_moments(model, workplace):

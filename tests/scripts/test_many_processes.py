@@ -13,7 +13,10 @@ from pathlib import Path
 
 import get_interpretations_from_examples as script
 import pytest
+import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from transformers.interpretation import AffineMap
+from transformers.interpretation.translator import save_maps
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = Path(script.__file__)
@@ -29,11 +32,14 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(workplace):
-    """1, 2 and 3 ranks, one of them killed or all; and what they say."""
+    """1, 2 and 3 ranks, one of them killed or all; and what they say. Each maps what it reads."""
     write_tiny_folder(workplace / "model")
+    maps = {layer: AffineMap(torch.eye(32).roll(layer, 0), torch.ones(32)) for layer in range(5)}
+    save_maps(maps, workplace / "maps.safetensors")
     write_json(workplace / "examples.json", {"examples": [{"prompt": f"Hi {n}", "raw": True} for n in range(12)]})
     arguments = ["--model", "model", "--examples", "examples.json", "--interpretation-prompt", "short.json"]
     arguments += ["--max-new-tokens", "3", "--dtype", "float32", "--device", "cpu", "--no-report"]
+    arguments += ["--mapping", "maps.safetensors"]
     (workplace / "outputs").mkdir()
     command = [sys.executable, HERE / "rank_campaign.py", SCRIPT, workplace / "outputs", *arguments]
     ended = subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True)

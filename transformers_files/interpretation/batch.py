@@ -26,12 +26,13 @@ from .families import RESIDUAL, check_place, place_module
 from .insert_layers import InsertLayer
 from .loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from .manifest import OutputError, package_fingerprint
+from .maps import MapsFile
 from .output import Found, check_output, inspect_output, is_parquet
 from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
 from .prompts import InterpretationPromptSpec, find_spec
 from .ranks import Ranks
-from .selection import Selection
+from .selection import ALL, Selection
 
 
 class Refused(Exception):
@@ -50,7 +51,8 @@ class Request:
     """Hub id or folder."""
     examples: Path
     output: Path
-    layers: str = "all"
+    layers: str | None = None
+    """None: all, or those that the mapping has."""
     tokens: str = "all"
     place: str = RESIDUAL
     interpretation_prompts: tuple[str, ...] = ("describe",)
@@ -58,6 +60,8 @@ class Request:
     insert_layer: InsertLayer = 1
     replacing_mode: str = "normalized"
     overlay_strength: float | tuple[float, ...] = 1.0
+    mapping: Path | None = None
+    """Maps by source layer, as `translator.save_maps` writes them; None: embeddings are inserted as they are."""
     max_new_tokens: int = 30
     prompt_output_tokens: int = 1
     batch_size: int | None = None
@@ -83,6 +87,7 @@ class Checked:
     tokens: Selection
     settings: InterpretationSettings
     placement: Placement | None
+    maps: MapsFile | None
 
 
 def check(request: Request) -> Checked:
@@ -105,9 +110,14 @@ def check(request: Request) -> Checked:
     for name in request.interpretation_prompts:
         with _collected(problems):
             specs.append(find_spec(name))
-    for name in ("layers", "tokens"):
+    maps = None
+    if request.mapping is not None:
+        with _collected(problems):
+            maps = MapsFile.read(request.mapping)
+    layers = (ALL if maps is None else maps.layers) if request.layers is None else request.layers
+    for name, text in (("layers", layers), ("tokens", request.tokens)):
         with _collected(problems, f"{name}: "):
-            selections[name] = Selection(getattr(request, name))
+            selections[name] = Selection(text)
     with _collected(problems):
         check_place(request.place)
     with _collected(problems):
@@ -128,7 +138,7 @@ def check(request: Request) -> Checked:
         problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
     if problems:
         raise Refused(problems)
-    return Checked(tuple(examples), tuple(specs), selections["layers"], selections["tokens"], settings, placement)
+    return Checked(tuple(examples), tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ class Prepared:
     plan: Plan
     settings: InterpretationSettings
     placement: Placement | None
+    maps: MapsFile | None
     device: str
     dtype: torch.dtype
     identity: Mapping[str, Any]
@@ -161,6 +172,8 @@ class Prepared:
             changed = self.found.manifest.changes(about(self))
             if changed:
                 lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
+        if self.maps is not None:
+            lines.append(f"mapped by {self.maps.path}: learned, for the prompt and insert layer it was fitted with")
         if self.request.csv_safe:
             lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
         return lines
@@ -177,11 +190,14 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
         placement = checked.placement and checked.placement.fitted(outline.skeleton)
         device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
+        limits = Limits.of(outline.skeleton)
+        if checked.maps is not None:
+            checked.maps.check_model(n_layers=limits.n_layers, source_hidden=outline.hidden, hidden=outline.hidden)
         plan = make_plan(
             outline.tokenizer,
             checked.examples,
             checked.specs,
-            Limits.of(outline.skeleton),
+            limits,
             checked.settings,
             layers=checked.layers,
             tokens=checked.tokens,
@@ -189,6 +205,8 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
             chunk_cells=CHUNK_CELLS,
             place=request.place,
         )
+        if checked.maps is not None:
+            checked.maps.check_layers(plan.layers)
         for layer in plan.layers if request.place != RESIDUAL else ():
             place_module(outline.skeleton, layer, request.place)
         identity = _identity(request, checked, outline, plan, dtype)
@@ -197,7 +215,8 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
             found = inspect_output(request.output, identity, overwrite=request.overwrite)
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        return Prepared(request, outline, plan, checked.settings, placement, device, dtype, identity, found, ranks)
+        settings, maps = checked.settings, checked.maps
+        return Prepared(request, outline, plan, settings, placement, maps, device, dtype, identity, found, ranks)
     raise Refused(problems)
 
 
@@ -217,6 +236,7 @@ def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, 
         "layers": checked.layers.text,
         "tokens": checked.tokens.text,
         "place": request.place,
+        "mapping": checked.maps and checked.maps.digest,
         **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
         "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",
@@ -235,6 +255,7 @@ def about(prepared: Prepared) -> dict[str, Any]:
     return {
         "model": prepared.outline.name,
         "examples": str(prepared.request.examples),
+        "mapping": prepared.maps and str(prepared.maps.path),
         "device": _where(prepared),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),

@@ -10,8 +10,7 @@ import time
 from .batch import Prepared
 from .costs import Rate
 from .engine import resolve_batch_size
-from .loading import load_weights
-from .run import Job
+from .work import load, make_job
 
 _CHUNKS = 5
 _SECONDS = 60.0
@@ -23,9 +22,9 @@ def measure_rate(prepared: Prepared) -> Rate:
     The first warms up, and counts only if there is time for no other.
     """
     plan = prepared.plan
-    model = load_weights(prepared.outline, dtype=prepared.dtype, device=prepared.device, placement=prepared.placement)
+    model = load(prepared)
     batch_size = prepared.request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
-    job = Job(model, prepared.outline.tokenizer, plan, prepared.settings, batch_size=batch_size)
+    job = make_job(prepared, model, plan, batch_size)
     began = time.monotonic()
     rows, seconds = [], []
     for chunk in range(0, plan.n_chunks, -(-plan.n_chunks // _CHUNKS)):

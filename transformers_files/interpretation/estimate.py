@@ -7,7 +7,8 @@
 Tokens and operations are upper bounds that hold where no text ends early and no two cells say the same: a text that
 ends early is decoded no further, identical vectors are interpreted once, and equal beginnings are read once without
 surgery (about half of that part on a grid of one chat prompt). An operation is a multiplication or an addition in a
-matrix product; attention counts every pair of a pass, masked ones included.
+matrix product; attention counts every pair of a pass, masked ones included; a mapping's own product, a ten-thousandth,
+does not count.
 """
 
 from __future__ import annotations

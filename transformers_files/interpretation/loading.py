@@ -47,6 +47,11 @@ class Outline:
     fingerprint: str
     """Differs for another model, whatever its name."""
 
+    @property
+    def hidden(self) -> int:
+        """Size of a hidden embedding."""
+        return self.skeleton.get_input_embeddings().weight.shape[-1]
+
 
 def read_outline(name: str, *, trust_remote_code: bool = False) -> Outline:
     """Configuration, tokenizer and modules of a model. Raises ModelError."""

@@ -22,6 +22,7 @@ from .engine import resolve_batch_size
 from .loading import load_weights
 from .manifest import Manifest
 from .output import is_parquet, open_output
+from .plan import Plan
 from .run import Encode, Job
 from .sharing import Progress, lead, support
 from .table import csv_rows
@@ -34,7 +35,7 @@ def run(prepared: Prepared) -> Iterator[Progress]:
     ModelError, OutputError and RankError; what was yielded stays.
     """
     request, plan, found = prepared.request, prepared.plan, prepared.found
-    model = _load(prepared)
+    model = load(prepared)
     manifest = found.manifest
     if manifest is None:
         batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
@@ -63,21 +64,28 @@ def run(prepared: Prepared) -> Iterator[Progress]:
 
 def assist(prepared: Prepared) -> None:
     """What the ranks above 0 do instead. Raises ModelError and OutputError."""
-    model = _load(prepared)
+    model = load(prepared)
     request, identity = prepared.request, prepared.identity
-    make_job = functools.partial(_job, prepared, model)
-    support(prepared.ranks, identity, make_job, request.output, _encoder(request))
+    job_of = functools.partial(_job, prepared, model)
+    support(prepared.ranks, identity, job_of, request.output, _encoder(request))
 
 
-def _load(prepared: Prepared) -> nn.Module:
+def load(prepared: Prepared) -> nn.Module:
+    """The model, ready to run. Raises ModelError."""
     outline, device = prepared.outline, prepared.device
     return load_weights(outline, dtype=prepared.dtype, device=device, placement=prepared.placement)
 
 
+def make_job(prepared: Prepared, model: nn.Module, plan: Plan, batch_size: int) -> Job:
+    """A job on a plan that may be cut into other chunks than the prepared one."""
+    tokenizer, maps = prepared.outline.tokenizer, prepared.maps
+    mapping = None if maps is None else maps.maps
+    return Job(model, tokenizer, plan, prepared.settings, batch_size=batch_size, mapping=mapping)
+
+
 def _job(prepared: Prepared, model: nn.Module, manifest: Manifest) -> Job:
     plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
-    tokenizer, settings = prepared.outline.tokenizer, prepared.settings
-    return Job(model, tokenizer, plan, settings, batch_size=manifest.plan["batch_size"])
+    return make_job(prepared, model, plan, manifest.plan["batch_size"])
 
 
 def _encoder(request: Request) -> Encode:

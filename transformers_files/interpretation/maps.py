@@ -1,0 +1,85 @@
+"""A file of maps by source layer, checked against a model before its weights are loaded.
+
+maps = MapsFile.read(Path("translator.safetensors"))
+maps.check_model(n_layers=30, source_hidden=576, hidden=576)
+maps.check_layers([24])
+interpret(model, tokenizer, prompt, layers=24, mapping=maps.maps)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .mapping import AffineMap, MappingError, map_vectors
+from .translator import load_maps
+
+_BLOCK = 1 << 20
+_REMEDY = "name a file that scripts/fit_translator.py has written"
+
+
+@dataclass(frozen=True)
+class MapsFile:
+    """Maps by source layer, and where they come from."""
+
+    path: Path
+    maps: Mapping[int, AffineMap]
+    """By source layer, ascending; one at least."""
+    digest: str
+    """Of all bytes of the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> MapsFile:
+        """Raises MappingError for a file of something else, or none."""
+        try:
+            maps = load_maps(path)
+        except MappingError as error:
+            raise MappingError(f"mapping {error}; {_REMEDY}") from error
+        if not maps:
+            raise MappingError(f"mapping {path} is empty; {_REMEDY}")
+        return cls(path, maps, _digest(path))
+
+    @property
+    def layers(self) -> str:
+        """Those that have a map, as a `Selection` takes them."""
+        return ",".join(map(str, self.maps))
+
+    def check_model(self, *, n_layers: int, source_hidden: int, hidden: int) -> None:
+        """Raise MappingError if these are maps of another model's: of its layers, from its space or into it.
+
+        n_layers, source_hidden: of the model whose embeddings are read; hidden: of the one that interprets them.
+        """
+        for layer in self.maps:
+            if not 0 <= layer <= n_layers:
+                raise MappingError(
+                    f"mapping {self.path} has a map for layer {layer}, the model has the hidden states 0 to "
+                    f"{n_layers}: it is for another model; fit one for this model with scripts/fit_translator.py"
+                )
+            try:
+                map_vectors(self.maps, torch.zeros(1, source_hidden), layer, hidden)
+            except MappingError as error:
+                raise MappingError(
+                    f"mapping {self.path}, layer {layer}: {error}: it is for another model; fit one for this model "
+                    "with scripts/fit_translator.py"
+                ) from error
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raise MappingError naming those that have no map."""
+        if missing := sorted(set(layers) - self.maps.keys()):
+            raise MappingError(
+                f"mapping {self.path} has no maps for layers {missing}, only for {list(self.maps)}: "
+                "leave the others out of --layers"
+            )
+
+
+def _digest(path: Path) -> str:
+    """Block by block: a large model's maps are gigabytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()[:16]
