@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.interpretation.families import FAMILIES, Family
 
@@ -42,26 +41,6 @@ def tiny_model(family: str = "llama", **overrides: Any) -> PreTrainedModel:
         model = cls(config)
     _randomize(model)
     return model.float().eval()
-
-
-class Wrapper(nn.Module):
-    """The shape of a PEFT-wrapped model: the model lies deeper, and everything unknown is asked of it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.base_model = nn.ModuleDict({"model": model})
-
-    def get_base_model(self) -> nn.Module:
-        return self.base_model["model"]
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base_model")["model"], name)
-
-    def forward(self, *args, **kwargs):
-        return self.get_base_model()(*args, **kwargs)
 
 
 @torch.no_grad()

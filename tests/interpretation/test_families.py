@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from reference import layer_list, reference_greedy, reference_pass
-from tiny_models import Wrapper, available_families, tiny_model
+from tiny_models import available_families, tiny_model
 from torch import nn
 from transformers.interpretation.families import FAMILIES, UnsupportedModelError, decoder, decoder_layers
 
@@ -109,15 +109,6 @@ def test_llama_in_all_its_shapes(shape):
 
 def test_the_table_names_each_family_once():
     assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
-
-
-def test_a_wrapped_model_works_like_the_model():
-    inner = tiny_model()
-    wrapped = Wrapper(inner)
-    assert decoder_layers(wrapped) is inner.model.layers
-    assert decoder(wrapped) is inner.model
-    ours = wrapped.forward_interpret(torch.tensor([PROMPTS[0]]), insert_info=infos()[:1]).logits
-    torch.testing.assert_close(ours[0], reference_pass(inner, PROMPTS[0], infos()[0])[1], atol=1e-4, rtol=1e-4)
 
 
 def test_the_decoder_alone_is_understood():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from reference import layer_list
-from tiny_models import Wrapper, available_families, tiny_model
+from tiny_models import available_families, tiny_model
 from torch import nn
 from transformers.interpretation.capture import capture
 from transformers.interpretation.families import PLACES, UnsupportedModelError, place_module
@@ -81,14 +81,6 @@ def test_the_last_layer_too_and_any_tokens(place, path):
         handle.remove()
     expected = (seen[0][0] if isinstance(seen[0], tuple) else seen[0])[0].detach()
     assert torch.equal(capture(model, IDS, [-1], [6, 0, 3], place)[0], expected[[6, 0, 3]])
-
-
-def test_a_wrapped_model_is_read_like_the_model():
-    inner = tiny_model()
-    for place in PLACES:
-        assert torch.equal(
-            capture(Wrapper(inner), IDS, [1, 2], [0, -1], place), capture(inner, IDS, [1, 2], [0, -1], place)
-        )
 
 
 def test_no_hooks_stay_behind():

@@ -174,9 +174,20 @@ def _follow(model: nn.Module, path: str) -> tuple[nn.Module, nn.ModuleList]:
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    """The model inside a PEFT wrapper; any other model as it is."""
+    """The model inside a PEFT wrapper; any other model as it is.
+
+    A wrapper that puts learned embeddings before the prompt is refused: the model would count positions without them.
+    """
     inner = getattr(model, "get_base_model", None)
-    return inner() if callable(inner) else model
+    if not callable(inner):
+        return model
+    adapter = getattr(model, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False):
+        raise UnsupportedModelError(
+            f"{adapter.peft_type.value} puts learned embeddings before the prompt, outside the model that PEFT wraps; "
+            "use an adapter that changes the model itself, such as LoRA, or model.get_base_model() for the model alone"
+        )
+    return inner()
 
 
 def _candidates(model: nn.Module) -> Iterator[nn.Module]:
