@@ -71,8 +71,7 @@ class Display:
             portion = read_portion(self.output)
             temporary = self.page.with_name(self.page.name + ".tmp")
             self.page.parent.mkdir(parents=True, exist_ok=True)
-            mapped = "" if prepared.maps is None else f", mapped by {prepared.maps.path.name}"
-            title = f"Interpretations of {Path(prepared.outline.name).name}{mapped}"
+            title = title_of(prepared)
             write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
             temporary.replace(self.page)
         if self.show is not None:
@@ -82,3 +81,10 @@ class Display:
             results = read_example(self.output, self.show) if self.show else read_portion(self.output, first).records
             show(results.with_token_texts(tokenizer))
         return str(self.output) if self.no_report else f"{self.output} (report: {self.page})"
+
+
+def title_of(prepared: Prepared) -> str:
+    """Whose embeddings are interpreted, and how."""
+    by = "" if prepared.source is None else f" by {Path(prepared.outline.name).name}"
+    mapped = "" if prepared.maps is None else f", mapped by {prepared.maps.path.name}"
+    return f"Interpretations of {Path(prepared.reader.name).name}{by}{mapped}"

@@ -67,6 +67,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="weight of the embedding (default: %(default)s); 1,0.5,0.5: of each placeholder",
     )
     add(
+        "--source-model",
+        metavar="NAME|FOLDER",
+        help="explain this model's embeddings: it reads the prompts, --model interprets (default: the same)",
+    )
+    add(
         "--mapping",
         type=Path,
         metavar="FILE.safetensors",

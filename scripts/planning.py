@@ -44,9 +44,10 @@ class Planning:
             prepared.plan,
             prepared.settings,
             prepared.outline.skeleton,
-            prepared.outline.tokenizer,
+            prepared.reader.tokenizer,
             dtype=prepared.dtype,
             batch_size=prepared.request.batch_size or MOST_ROWS,
+            source_model=prepared.source and prepared.source.skeleton,
         )
         print(*prepared.notes(), *estimate.lines(), sep="\n")
         if self.rate is not None:

@@ -13,9 +13,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:
-    """Ids 0-2 are special, as in `tiny_models`; the others are bytes, in the order of their raw token strings."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def tiny_tokenizer(*, chat: bool = False, backwards: bool = False) -> PreTrainedTokenizerFast:
+    """Ids 0-2 are special, as in `tiny_models`; the others are bytes, in the order of their raw token strings.
+
+    backwards: in the reverse of that order.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=backwards)
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.add_special_tokens(SPECIAL)

@@ -34,10 +34,11 @@ def plan_of(model, how, examples=EXAMPLES, **options):
     return make_plan(TOKENIZER, examples, SPECS, Limits.of(model), how, **{**choices, **options})
 
 
-def estimate_of(model, plan, how, batch_size=16):
+def estimate_of(model, plan, how, batch_size=16, source_model=None):
     with torch.device("meta"):
-        skeleton = type(model)(model.config)
-    return estimate_plan(plan, how, skeleton, TOKENIZER, dtype=torch.float32, batch_size=batch_size)
+        skeleton, source = (one and type(one)(one.config) for one in (model, source_model))
+    options = {"dtype": torch.float32, "batch_size": batch_size, "source_model": source}
+    return estimate_plan(plan, how, skeleton, TOKENIZER, **options)
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,13 +60,13 @@ def test_batches_are_those_of_the_cells_one_by_one(n_tokens, n_prompts, chunk_ce
 MODEL = tiny_model(**CONFIG)
 
 
-def run_counted(model, plan, how):
+def run_counted(model, plan, how, **options):
     """(operations, tokens that went through the model, records)"""
     tokens = []
     handle = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: tokens.append(args[0].numel()))
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            job = Job(model, TOKENIZER, plan, how, batch_size=16)
+            job = Job(model, TOKENIZER, plan, how, batch_size=16, **options)
             records = [record for chunk in range(plan.n_chunks) for record in job.records(chunk)]
     finally:
         handle.remove()
@@ -107,6 +108,21 @@ def test_what_is_certain_is_exact(monkeypatch):
         operations, tokens, _ = run_counted(MODEL, plan, how)
         assert tokens == found.work.tokens
         assert operations == pytest.approx(found.operations, rel=1e-2)
+
+
+def test_sources_are_read_by_the_source_model():
+    """Twice as wide as the model: its reading is most of the work."""
+    how = InterpretationSettings(max_new_tokens=1)
+    source = tiny_model(**CONFIG, hidden_size=64, num_hidden_layers=2)
+    plan = plan_of(MODEL, how, layers=Selection("1"), source_limits=Limits.of(source))
+    found = estimate_of(MODEL, plan, how, source_model=source)
+    mapping = {1: lambda vectors: vectors[:, :32]}
+    operations, tokens, _ = run_counted(MODEL, plan, how, source_model=source, mapping=mapping)
+    assert tokens == found.work.tokens - found.sources.tokens
+    assert operations == pytest.approx(found.operations, rel=1e-2)
+    sizes = [sum(weight.numel() for weight in one.parameters()) for one in (MODEL, source)]
+    assert found.weight_bytes == 4 * sum(sizes)
+    assert "({:,} parameters, the source model's {:,})".format(*sizes) in "\n".join(found.lines())
 
 
 def test_nothing_but_the_prompt_where_no_output_is_asked_for():

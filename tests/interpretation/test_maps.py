@@ -124,8 +124,8 @@ def test_a_file_that_does_not_fit_is_named_before_weights(request_of, bare, tmp_
         ("text", {}, ["holds no maps by source layer: ", "fit_translator.py"]),
         ("single", {}, ["holds no maps by source layer: ", "fit_translator.py"]),
         ("none", {}, ["is empty; name a file that scripts/fit_translator.py has written"]),
-        ("deep", {}, ["a map for layer 7, the model has the hidden states 0 to 4", "another model"]),
-        ("wide", {}, ["layer 1: vectors of size 32 for a map that takes 48", "another model"]),
+        ("deep", {}, ["layer 7: the hidden states that are read are 0 to 4; it is for another model"]),
+        ("wide", {}, ["layer 1: vectors of size 32 for a map that takes 48; it is for another model"]),
         ("out", {}, ["layer 1: the mapping made torch.float32 [1, 48] of [1, 32]", "another model"]),
         ("maps", {"layers": "1:4"}, ["maps.safetensors has no maps for layers [2], only for [1, 3]"]),
         ("maps", {"layers": "all"}, ["has no maps for layers [0, 2, 4], only for [1, 3]: leave the others out"]),
@@ -142,7 +142,7 @@ def test_a_file_that_does_not_fit_is_named_before_weights(request_of, bare, tmp_
 
 def test_a_run_says_that_it_is_mapped(request_of):
     (line,) = (line for line in prepare(request_of()).notes() if "mapped" in line)
-    assert "maps.safetensors: learned, for the prompt and insert layer it was fitted with" in line
+    assert "maps.safetensors, which was fitted: for one insert layer" in line
     assert not any("mapped" in line for line in prepare(request_of(mapping=None)).notes())
 
 

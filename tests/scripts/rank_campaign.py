@@ -2,7 +2,7 @@
 
     rank_campaign.py SCRIPT FOLDER ARGUMENT ...
 
-Ranks are forked from here with torch imported and the model loaded, so that their time goes into chunks and writing;
+Ranks are forked from here with torch imported and both models loaded, so that their time goes into chunks and writing;
 this process is their launcher. Every launch has another number of ranks, and kills one of them or all. FOLDER gets the
 outputs. Prints one line of JSON: how many launches ended before they were complete, how many tables were made, how
 many of those had other bytes than one process's; then what ranks wrote to stderr when their arguments were wrong in
@@ -42,7 +42,8 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     batch.read_outline = functools.cache(batch.read_outline)
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
     work.load_weights = lambda outline, **_: weights(outline)
-    weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
+    for option in ("--model", "--source-model"):
+        weights(batch.read_outline(arguments[arguments.index(option) + 1], trust_remote_code=False))
     sys.path.insert(0, str(Path(script_path).parent))
     script = importlib.import_module(Path(script_path).stem)
     random.seed(0)

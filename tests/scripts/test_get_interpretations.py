@@ -17,7 +17,8 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, read_parquet
-from transformers.interpretation.record import COLUMNS
+from transformers.interpretation.reading import continue_greedily
+from transformers.interpretation.record import COLUMNS, token_pieces
 from transformers.interpretation.translator import save_maps
 
 SCRIPT = Path(script.__file__)
@@ -109,7 +110,7 @@ def test_through_a_file_of_maps(model, workplace, capsys):
     assert script.main(arguments(model, *mapped, "--plan")) == 0
     assert "cells       12; chunks 1" in capsys.readouterr().out
     assert script.main(arguments(model, *mapped)) == 0
-    assert "mapped by maps.safetensors: learned" in capsys.readouterr().err
+    assert "mapped by maps.safetensors, which was fitted" in capsys.readouterr().err
     assert f"<title>Interpretations of {model.name}, mapped by maps.safetensors<" in Path("mapped.html").read_text()
     assert script.main(arguments(model, "--layers", "1,3", "--replacing-mode", "addition")) == 0
     assert Path("mapped.csv").read_bytes() == Path("interpretations.csv").read_bytes()
@@ -119,6 +120,31 @@ def test_through_a_file_of_maps(model, workplace, capsys):
     write_identities(workplace / "maps.safetensors", 1, 3, times=3.0)
     assert script.main(arguments(model, *mapped)) == 2
     assert re.search(r"mapping: [0-9a-f]{16} then, [0-9a-f]{16} now", capsys.readouterr().err)
+
+
+def test_another_models_embeddings(model, workplace, capsys):
+    narrow = tiny_model(vocab_size=VOCABULARY, hidden_size=24, num_key_value_heads=4, num_hidden_layers=2)
+    write_tiny_folder(workplace / "narrow", model=narrow)
+    save_maps({1: AffineMap(torch.eye(24, 32), torch.zeros(32))}, workplace / "maps.safetensors")
+    options = ["--source-model", "narrow", "--mapping", "maps.safetensors", "--replacing-mode", "addition"]
+    assert script.main(arguments(model, *options, "--plan")) == 0
+    told = capsys.readouterr().out
+    assert "cells       6; chunks 1" in told
+    sizes = [sum(weight.numel() for weight in one.parameters()) for one in (tiny_model(vocab_size=VOCABULARY), narrow)]
+    assert "({:,} parameters, the source model's {:,})".format(*sizes) in told
+    assert "embeddings are those of narrow" in told
+    assert script.main(arguments(model, *options)) == 0
+    title = f"<title>Interpretations of narrow by {model.name}, mapped by maps.safetensors<"
+    assert title in Path("interpretations.html").read_text()
+    by_narrow = rows_of("interpretations.csv")
+    narrows_own = continue_greedily(narrow, tiny_tokenizer().encode("Hi", add_special_tokens=False), 1)
+    assert [row["prompt_output"] for row in by_narrow[:3]] == 3 * ["".join(token_pieces(tiny_tokenizer(), narrows_own))]
+    capsys.readouterr()
+    again = [*options[2:], "--layers", "1"]
+    assert script.main(arguments(model, *again)) == 2
+    assert "vectors of size 32 for a map that takes 24; it is for another model" in capsys.readouterr().err
+    assert script.main(arguments(model, "--source-model", "narrow")) == 2
+    assert "the source model's hidden size is 24 and the model's 32: give maps" in capsys.readouterr().err
 
 
 def test_what_is_shown(model, workplace, capsys):
@@ -200,6 +226,7 @@ BAD = [
     (["--output", "thesis_2.csv"], "thesis_2.html exists and is no report"),
     (["--show", "nobody"], 'no example is named "nobody"; the first are a_1'),
     (["--model", "./nowhere"], "model ./nowhere: there is no such folder"),
+    (["--source-model", "./nowhere"], "model ./nowhere: there is no such folder"),
     (["--model", "t5"], "model t5: t5 is no causal language model"),
     (["--mapping", "none.safetensors"], "mapping none.safetensors holds no maps by source layer: No such file"),
     (["--mapping", "examples.json"], "mapping examples.json holds no maps by source layer: "),

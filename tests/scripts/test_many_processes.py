@@ -15,6 +15,8 @@ import get_interpretations_from_examples as script
 import pytest
 import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY
 from transformers.interpretation import AffineMap
 from transformers.interpretation.translator import save_maps
 
@@ -32,14 +34,15 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(workplace):
-    """1, 2 and 3 ranks, one of them killed or all; and what they say. Each maps what it reads."""
+    """1, 2 and 3 ranks, one of them killed or all; and what they say. Each maps what another model reads."""
     write_tiny_folder(workplace / "model")
-    maps = {layer: AffineMap(torch.eye(32).roll(layer, 0), torch.ones(32)) for layer in range(5)}
+    write_tiny_folder(workplace / "source", model=tiny_model(vocab_size=VOCABULARY, hidden_size=24))
+    maps = {layer: AffineMap(torch.eye(24, 32).roll(layer, 0), torch.ones(32)) for layer in range(5)}
     save_maps(maps, workplace / "maps.safetensors")
     write_json(workplace / "examples.json", {"examples": [{"prompt": f"Hi {n}", "raw": True} for n in range(12)]})
     arguments = ["--model", "model", "--examples", "examples.json", "--interpretation-prompt", "short.json"]
     arguments += ["--max-new-tokens", "3", "--dtype", "float32", "--device", "cpu", "--no-report"]
-    arguments += ["--mapping", "maps.safetensors"]
+    arguments += ["--source-model", "source", "--mapping", "maps.safetensors"]
     (workplace / "outputs").mkdir()
     command = [sys.executable, HERE / "rank_campaign.py", SCRIPT, workplace / "outputs", *arguments]
     ended = subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True)

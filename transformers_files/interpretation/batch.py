@@ -26,7 +26,7 @@ from .families import RESIDUAL, check_place, place_module
 from .insert_layers import InsertLayer
 from .loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from .manifest import OutputError, package_fingerprint
-from .maps import MapsFile
+from .maps import MapsFile, check_spaces
 from .output import Found, check_output, inspect_output, is_parquet
 from .placement import Placement
 from .plan import CHUNK_CELLS, Limits, Plan, make_plan
@@ -62,6 +62,8 @@ class Request:
     overlay_strength: float | tuple[float, ...] = 1.0
     mapping: Path | None = None
     """Maps by source layer, as `translator.save_maps` writes them; None: embeddings are inserted as they are."""
+    source_model: str | None = None
+    """Of the model whose embeddings are interpreted, which reads the examples with its own tokenizer; None: `model`."""
     max_new_tokens: int = 30
     prompt_output_tokens: int = 1
     batch_size: int | None = None
@@ -147,9 +149,12 @@ class Prepared:
 
     request: Request
     outline: Outline
+    source: Outline | None
+    """Of the source model, where it is another one."""
     plan: Plan
     settings: InterpretationSettings
     placement: Placement | None
+    """It fits both models."""
     maps: MapsFile | None
     device: str
     dtype: torch.dtype
@@ -159,6 +164,11 @@ class Prepared:
     """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
     ranks: Ranks | None = None
     """The processes that share the work; None: this one does it alone."""
+
+    @property
+    def reader(self) -> Outline:
+        """Of the model that reads the examples."""
+        return self.source or self.outline
 
     @property
     def is_complete(self) -> bool:
@@ -172,8 +182,10 @@ class Prepared:
             changed = self.found.manifest.changes(about(self))
             if changed:
                 lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
+        if self.source is not None:
+            lines.append(f"embeddings are those of {self.source.name}")
         if self.maps is not None:
-            lines.append(f"mapped by {self.maps.path}: learned, for the prompt and insert layer it was fitted with")
+            lines.append(f"mapped by {self.maps.path}, which was fitted: for one insert layer, perhaps for one prompt")
         if self.request.csv_safe:
             lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
         return lines
@@ -187,36 +199,42 @@ def prepare(request: Request, ranks: Ranks | None = None) -> Prepared:
         if request.device_map is not None and ranks is not None and ranks.local_size > 1:
             raise ModelError("a device map needs a machine's devices for one process; start one process per machine")
         outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
-        placement = checked.placement and checked.placement.fitted(outline.skeleton)
+        source = None
+        if request.source_model is not None:
+            source = read_outline(request.source_model, trust_remote_code=request.trust_remote_code)
+        reader = source or outline
+        for one in (outline, reader) if checked.placement is not None else ():
+            checked.placement.fitted(one.skeleton)
         device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
-        limits = Limits.of(outline.skeleton)
-        if checked.maps is not None:
-            checked.maps.check_model(n_layers=limits.n_layers, source_hidden=outline.hidden, hidden=outline.hidden)
+        source_limits = Limits.of(reader.skeleton)
+        check_spaces(checked.maps, n_layers=source_limits.n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
         plan = make_plan(
             outline.tokenizer,
             checked.examples,
             checked.specs,
-            limits,
+            Limits.of(outline.skeleton),
             checked.settings,
             layers=checked.layers,
             tokens=checked.tokens,
             prompt_output_tokens=request.prompt_output_tokens,
             chunk_cells=CHUNK_CELLS,
             place=request.place,
+            source_tokenizer=reader.tokenizer,
+            source_limits=source_limits,
         )
         if checked.maps is not None:
             checked.maps.check_layers(plan.layers)
         for layer in plan.layers if request.place != RESIDUAL else ():
-            place_module(outline.skeleton, layer, request.place)
-        identity = _identity(request, checked, outline, plan, dtype)
+            place_module(reader.skeleton, layer, request.place)
+        identity = _identity(request, checked, outline, source, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:
             found = inspect_output(request.output, identity, overwrite=request.overwrite)
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        settings, maps = checked.settings, checked.maps
-        return Prepared(request, outline, plan, settings, placement, maps, device, dtype, identity, found, ranks)
+        how = checked.settings, checked.placement, checked.maps
+        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, ranks)
     raise Refused(problems)
 
 
@@ -228,9 +246,12 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
         problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
 
 
-def _identity(request: Request, checked: Checked, outline: Outline, plan: Plan, dtype: torch.dtype) -> dict[str, Any]:
+def _identity(
+    request: Request, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
+) -> dict[str, Any]:
     return {
         "model": outline.fingerprint,
+        "source model": source and source.fingerprint,
         "examples": _digest(request.examples.read_bytes()),
         "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
         "layers": checked.layers.text,
@@ -254,6 +275,7 @@ def about(prepared: Prepared) -> dict[str, Any]:
     """What may differ when a run goes on."""
     return {
         "model": prepared.outline.name,
+        "source model": prepared.source and prepared.source.name,
         "examples": str(prepared.request.examples),
         "mapping": prepared.maps and str(prepared.maps.path),
         "device": _where(prepared),

@@ -10,7 +10,7 @@ import time
 from .batch import Prepared
 from .costs import Rate
 from .engine import resolve_batch_size
-from .work import load, make_job
+from .work import Models
 
 _CHUNKS = 5
 _SECONDS = 60.0
@@ -22,9 +22,9 @@ def measure_rate(prepared: Prepared) -> Rate:
     The first warms up, and counts only if there is time for no other.
     """
     plan = prepared.plan
-    model = load(prepared)
-    batch_size = prepared.request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
-    job = make_job(prepared, model, plan, batch_size)
+    models = Models.load(prepared)
+    batch_size = prepared.request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
+    job = models.job(prepared, plan, batch_size)
     began = time.monotonic()
     rows, seconds = [], []
     for chunk in range(0, plan.n_chunks, -(-plan.n_chunks // _CHUNKS)):

@@ -38,6 +38,8 @@ class Estimate:
     """See the module's docstring."""
 
     size: ModelSize
+    source_size: ModelSize | None
+    """Of the model that reads the source prompts, where it is another one."""
     cells: int
     chunks: int
     batches: int
@@ -60,7 +62,8 @@ class Estimate:
 
     @property
     def operations(self) -> int:
-        return self.work.operations(self.size)
+        interpreting = self.prompts + self.decoding + self.plain
+        return self.sources.operations(self.source_size or self.size) + interpreting.operations(self.size)
 
     def hours(self, rate: Rate, devices: int) -> float:
         """If the work is divided evenly."""
@@ -75,13 +78,14 @@ class Estimate:
     def lines(self) -> list[str]:
         """For reading."""
         parts = (self.sources, self.prompts, self.decoding, self.plain)
+        other = f", the source model's {self.source_size.parameters:,}" if self.source_size else ""
         return [
             f"cells       {self.cells:,}; chunks {self.chunks:,}",
             f"batches     {self.batches:,} of at most {self.batch_size} rows",
             "tokens      at most {:,}: source prompts {:,}, interpretation prompts {:,}, decoding {:,}, without "
             "surgery {:,}".format(self.work.tokens, *(part.tokens for part in parts)),
             f"operations  at most {self.operations:.2e} FLOP",
-            f"memory      weights {_size(self.weight_bytes)} ({self.size.parameters:,} parameters), "
+            f"memory      weights {_size(self.weight_bytes)} ({self.size.parameters:,} parameters{other}), "
             f"key/value cache of a batch {_size(self.cache_bytes)}",
             f"result      {_size(self.csv_bytes)} as CSV",
         ]
@@ -95,12 +99,16 @@ def estimate_plan(
     *,
     dtype: torch.dtype,
     batch_size: int,
+    source_model: nn.Module | None = None,
 ) -> Estimate:
     """What it takes to carry out a plan in one process; several read a source prompt once each.
 
-    model: with or without weights. batch_size: rows that are decoded at once.
+    model, source_model: with or without weights; the second reads the source prompts, where it is another one.
+    tokenizer: of the one that reads them. batch_size: rows that are decoded at once.
     """
     size = ModelSize.of(model)
+    source_size = None if source_model is None else ModelSize.of(source_model)
+    parameters = size.parameters + (source_size.parameters if source_size else 0)
     new = settings.max_new_tokens
     batches = 0
     prompts = plain = Work()
@@ -116,15 +124,16 @@ def estimate_plan(
     longest = max((len(prompt.input_ids) for prompt in plan.prompts), default=0) + new
     return Estimate(
         size=size,
+        source_size=source_size,
         cells=plan.n_cells,
         chunks=plan.n_chunks,
         batches=batches,
         batch_size=batch_size,
-        sources=sum((_source_work(plan, source, size) for source in plan.sources), Work()),
+        sources=sum((_source_work(plan, source, source_size or size) for source in plan.sources), Work()),
         prompts=prompts,
         decoding=decoding,
         plain=plain + decoding,
-        weight_bytes=size.parameters * dtype.itemsize,
+        weight_bytes=parameters * dtype.itemsize,
         cache_bytes=min(batch_size, plan.chunk_cells, plan.n_cells) * longest * size.cached * dtype.itemsize,
         csv_bytes=len(csv_header()) + sum(_csv_bytes(plan, source, settings, tokenizer) for source in plan.sources),
     )

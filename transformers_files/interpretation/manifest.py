@@ -74,7 +74,7 @@ class Manifest:
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same for what may differ, names apart."""
-        names = ("model", "examples", "mapping")
+        names = ("model", "source model", "examples", "mapping")
         then, now = ({key: told[key] for key in told if key not in names} for told in (self.about, about))
         return list(_differences(then, now))
 

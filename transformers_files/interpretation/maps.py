@@ -1,7 +1,7 @@
 """A file of maps by source layer, checked against a model before its weights are loaded.
 
 maps = MapsFile.read(Path("translator.safetensors"))
-maps.check_model(n_layers=30, source_hidden=576, hidden=576)
+check_spaces(maps, n_layers=30, source_hidden=576, hidden=576)
 maps.check_layers([24])
 interpret(model, tokenizer, prompt, layers=24, mapping=maps.maps)
 """
@@ -48,25 +48,6 @@ class MapsFile:
         """Those that have a map, as a `Selection` takes them."""
         return ",".join(map(str, self.maps))
 
-    def check_model(self, *, n_layers: int, source_hidden: int, hidden: int) -> None:
-        """Raise MappingError if these are maps of another model's: of its layers, from its space or into it.
-
-        n_layers, source_hidden: of the model whose embeddings are read; hidden: of the one that interprets them.
-        """
-        for layer in self.maps:
-            if not 0 <= layer <= n_layers:
-                raise MappingError(
-                    f"mapping {self.path} has a map for layer {layer}, the model has the hidden states 0 to "
-                    f"{n_layers}: it is for another model; fit one for this model with scripts/fit_translator.py"
-                )
-            try:
-                map_vectors(self.maps, torch.zeros(1, source_hidden), layer, hidden)
-            except MappingError as error:
-                raise MappingError(
-                    f"mapping {self.path}, layer {layer}: {error}: it is for another model; fit one for this model "
-                    "with scripts/fit_translator.py"
-                ) from error
-
     def check_layers(self, layers: Sequence[int]) -> None:
         """Raise MappingError naming those that have no map."""
         if missing := sorted(set(layers) - self.maps.keys()):
@@ -74,6 +55,29 @@ class MapsFile:
                 f"mapping {self.path} has no maps for layers {missing}, only for {list(self.maps)}: "
                 "leave the others out of --layers"
             )
+
+
+def check_spaces(maps: MapsFile | None, *, n_layers: int, source_hidden: int, hidden: int) -> None:
+    """Raise MappingError if embeddings are of another space than the one they go into, and no map is from one to the
+    other; or if maps are another model's.
+
+    n_layers, source_hidden: of the model whose embeddings are read; hidden: of the one that interprets them.
+    """
+    if maps is None and source_hidden != hidden:
+        raise MappingError(
+            f"the source model's hidden size is {source_hidden} and the model's {hidden}: give maps from one to the "
+            "other by source layer, --mapping FILE.safetensors (fit_affine fits one, translator.save_maps writes them)"
+        )
+    for layer in () if maps is None else maps.maps:
+        try:
+            if not 0 <= layer <= n_layers:
+                raise MappingError(f"the hidden states that are read are 0 to {n_layers}")
+            map_vectors(maps.maps, torch.zeros(1, source_hidden), layer, hidden)
+        except MappingError as error:
+            raise MappingError(
+                f"mapping {maps.path}, layer {layer}: {error}; it is for another model: fit one for this, with "
+                "scripts/fit_translator.py, or from another model's with fit_affine"
+            ) from error
 
 
 def _digest(path: Path) -> str:

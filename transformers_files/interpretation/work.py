@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from . import parquet
 from .batch import Prepared, Request, about
 from .engine import resolve_batch_size
-from .loading import load_weights
+from .loading import Outline, load_weights
 from .manifest import Manifest
 from .output import is_parquet, open_output
 from .plan import Plan
@@ -35,13 +35,13 @@ def run(prepared: Prepared) -> Iterator[Progress]:
     ModelError, OutputError and RankError; what was yielded stays.
     """
     request, plan, found = prepared.request, prepared.plan, prepared.found
-    model = load(prepared)
+    models = Models.load(prepared)
     manifest = found.manifest
     if manifest is None:
-        batch_size = request.batch_size or resolve_batch_size(model, plan.prompts, prepared.settings)
+        batch_size = request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
         resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
         manifest = Manifest(prepared.identity, about(prepared), resolved)
-    job = _job(prepared, model, manifest)
+    job = _job(prepared, models, manifest)
     encode = _encoder(request)
     with open_output(request.output, manifest, found) as output:
         kept = sum(plan.chunk_size(chunk) for chunk in found.kept)
@@ -64,28 +64,48 @@ def run(prepared: Prepared) -> Iterator[Progress]:
 
 def assist(prepared: Prepared) -> None:
     """What the ranks above 0 do instead. Raises ModelError and OutputError."""
-    model = load(prepared)
+    models = Models.load(prepared)
     request, identity = prepared.request, prepared.identity
-    job_of = functools.partial(_job, prepared, model)
+    job_of = functools.partial(_job, prepared, models)
     support(prepared.ranks, identity, job_of, request.output, _encoder(request))
 
 
-def load(prepared: Prepared) -> nn.Module:
-    """The model, ready to run. Raises ModelError."""
-    outline, device = prepared.outline, prepared.device
-    return load_weights(outline, dtype=prepared.dtype, device=device, placement=prepared.placement)
+@dataclass(frozen=True)
+class Models:
+    """Ready to run."""
+
+    model: nn.Module
+    source: nn.Module
+    """What reads the examples: often the model itself."""
+
+    @classmethod
+    def load(cls, prepared: Prepared) -> Models:
+        """Raises ModelError."""
+        model = _load(prepared, prepared.outline)
+        return cls(model, model if prepared.source is None else _load(prepared, prepared.source))
+
+    def job(self, prepared: Prepared, plan: Plan, batch_size: int) -> Job:
+        """On a plan that may be cut into other chunks than the prepared one."""
+        return Job(
+            self.model,
+            prepared.outline.tokenizer,
+            plan,
+            prepared.settings,
+            batch_size=batch_size,
+            source_model=self.source,
+            source_tokenizer=prepared.reader.tokenizer,
+            mapping=None if prepared.maps is None else prepared.maps.maps,
+        )
 
 
-def make_job(prepared: Prepared, model: nn.Module, plan: Plan, batch_size: int) -> Job:
-    """A job on a plan that may be cut into other chunks than the prepared one."""
-    tokenizer, maps = prepared.outline.tokenizer, prepared.maps
-    mapping = None if maps is None else maps.maps
-    return Job(model, tokenizer, plan, prepared.settings, batch_size=batch_size, mapping=mapping)
+def _load(prepared: Prepared, outline: Outline) -> nn.Module:
+    placement = prepared.placement and prepared.placement.fitted(outline.skeleton)
+    return load_weights(outline, dtype=prepared.dtype, device=prepared.device, placement=placement)
 
 
-def _job(prepared: Prepared, model: nn.Module, manifest: Manifest) -> Job:
+def _job(prepared: Prepared, models: Models, manifest: Manifest) -> Job:
     plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
-    return make_job(prepared, model, plan, manifest.plan["batch_size"])
+    return models.job(prepared, plan, manifest.plan["batch_size"])
 
 
 def _encoder(request: Request) -> Encode:
