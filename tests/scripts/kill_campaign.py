@@ -9,9 +9,6 @@ table had other bytes than an uninterrupted run's, and how often an interrupted 
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 import json
 import os
 import random
@@ -20,27 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-from transformers.interpretation import batch, read_csv, work
-from transformers.interpretation.loading import load_weights
+from forked_script import fork, load_script
+from transformers.interpretation import read_csv
 
 ROUNDS = 6
 KILLS = 3
-CHUNK_CELLS = 8
 
 
 def main(script_path: str, folder: Path, arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    tqdm.monitor_interval = 0  # its thread would hold a lock over a fork, for good in the child
-    batch.CHUNK_CELLS = CHUNK_CELLS  # many chunks of a small table
-    batch.read_outline = functools.cache(batch.read_outline)
-    weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
-    work.load_weights = lambda outline, **_: weights(outline)
-    weights(batch.read_outline(arguments[arguments.index("--model") + 1], trust_remote_code=False))
-    sys.path.insert(0, str(Path(script_path).parent))
-    script = importlib.import_module(Path(script_path).stem)
-
+    script = load_script(script_path, arguments)
     parse = script.parse
 
     def parse_interruptibly(argv: list[str]) -> object:
@@ -52,18 +37,8 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
 
     def child(output: Path) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        process = os.fork()
-        if process:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        if process == 0:
-            status = 99
-            with contextlib.suppress(BaseException):
-                sink = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(sink, 1)
-                os.dup2(sink, 2)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                status = script.main([*arguments, "--output", str(output)])
-            os._exit(status)
+        process = fork(lambda: script.main([*arguments, "--output", str(output)]), os.devnull)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         return process
 
     began = time.monotonic()

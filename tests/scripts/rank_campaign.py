@@ -11,9 +11,6 @@ two ways, when they were interrupted, and when rank 1 raised an error, with thei
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 import itertools
 import json
 import os
@@ -22,57 +19,40 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
-from transformers.interpretation import batch, ranks, work
-from transformers.interpretation.loading import load_weights
+from forked_script import FAILED, fork, load_script
+from transformers.interpretation import ranks, work
 
 TABLES = (".csv", ".parquet", ".csv")
 SIZES = (2, 3, 1)
-CHUNK_CELLS = 8
 
 
 def main(script_path: str, folder: Path, arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    tqdm.monitor_interval = 0  # its thread would hold a lock over a fork, for good in the child
-    batch.CHUNK_CELLS = CHUNK_CELLS
     ranks.LOOK_SECONDS = 0.02
-    batch.read_outline = functools.cache(batch.read_outline)
-    weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
-    work.load_weights = lambda outline, **_: weights(outline)
-    for option in ("--model", "--source-model"):
-        weights(batch.read_outline(arguments[arguments.index(option) + 1], trust_remote_code=False))
-    sys.path.insert(0, str(Path(script_path).parent))
-    script = importlib.import_module(Path(script_path).stem)
+    script = load_script(script_path, arguments)
     random.seed(0)
+
+    def run_rank(rank: int, common: dict[str, object], options: list[str]) -> int:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": True}
+        environment = common | own if common["WORLD_SIZE"] != 1 else common
+        os.environ.update({key: str(value) for key, value in environment.items()})
+        try:
+            return script.main([*arguments, *options])
+        except SystemExit as error:
+            return error.code
+        except BaseException:
+            traceback.print_exc()
+            return FAILED
 
     def launch(output: Path, size: int, *more: str) -> tuple[list[int], torch.distributed.TCPStore]:
         """Processes, and the store that a launcher holds for them. What they say goes to a file beside the output."""
         store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
-        processes = []
-        for rank in range(size):
-            process = os.fork()
-            if process:
-                processes.append(process)
-                continue
-            status = 99
-            with contextlib.suppress(BaseException):
-                said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(said, 1)
-                os.dup2(said, 2)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": True} if size > 1 else {}
-                os.environ.update({key: str(value) for key, value in (common | own).items()})
-                try:
-                    status = script.main([*arguments, *more, "--output", str(output)])
-                except SystemExit as error:
-                    status = error.code
-                except BaseException:
-                    traceback.print_exc()
-            os._exit(status)
+        options = [*more, "--output", str(output)]
+        processes = [fork(partial(run_rank, rank, common, options), folder / "said") for rank in range(size)]
         return processes, store
 
     def wait(processes: list[int], *, interrupted: bool = False) -> list[int]:
