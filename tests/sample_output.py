@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
 from transformers.interpretation.manifest import Manifest
 from transformers.interpretation.record import OK, Record
 from transformers.interpretation.shards import Piece
@@ -39,3 +44,25 @@ RECORDS = [record for chunk in CHUNKS for record in chunk]
 
 def piece_of(number, records):
     return Piece(number, len(records), sum(record.status != OK for record in records), csv_rows(records).encode())
+
+
+def kill_until_done(write: Callable[[], object], longer: float) -> int:
+    """Write in a child and kill it after a while, nothing at first and each time that many seconds `longer`; the next
+    child goes on. How many were killed before one came to its end."""
+    delay, kills = 0.0, 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                write()
+                os._exit(0)
+            os._exit(1)
+        with contextlib.suppress(ChildProcessError):
+            signal.sigtimedwait([signal.SIGCHLD], delay)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return kills
+        kills += 1
+        delay += longer

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, piece_of
+from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, kill_until_done, piece_of
 from transformers.interpretation.manifest import OutputError, Position, manifest_path, read_manifest
 from transformers.interpretation.output import Found, check_output, inspect_output, open_output
 from transformers.interpretation.results import Interpretations, read_csv
@@ -191,7 +189,7 @@ def test_places_that_cannot_be_written(path, tmp_path):
         (Path("/dev/null"), "is no ordinary file"),
         (Path("/proc/out.csv"), "cannot write"),
     ]:
-        with pytest.raises(OutputError, match=message), contextlib.ExitStack():
+        with pytest.raises(OutputError, match=message):
             check_output(wrong)
             open_output(wrong, MANIFEST, Found()).__enter__()
     new = tmp_path / "new" / "folder" / "out.csv"
@@ -257,23 +255,5 @@ def test_a_full_disk_leaves_what_is_there(path, whole):
 
 
 def test_killed_at_any_moment(path, whole):
-    """A child process writes; the parent kills it after a while that grows from nothing; the next child goes on."""
-    delay, kills = 0.0, 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                write(path)
-                os._exit(0)
-            os._exit(1)
-        with contextlib.suppress(ChildProcessError):
-            signal.sigtimedwait([signal.SIGCHLD], delay)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
-        kills += 1
-        delay += 0.0002
+    assert kill_until_done(lambda: write(path), 0.0002) > 3
     assert path.read_bytes() == whole
-    assert kills > 3

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS
+from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, kill_until_done
 from transformers.interpretation import parquet
 from transformers.interpretation.manifest import OutputError, Position, read_manifest
 from transformers.interpretation.output import Found, inspect_output, open_output
@@ -134,23 +131,6 @@ def test_what_must_not_be_touched(path, whole):
 
 
 def test_killed_at_any_moment(path, whole):
-    delay, kills = 0.0, 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                write(path)
-                os._exit(0)
-            os._exit(1)
-        with contextlib.suppress(ChildProcessError):
-            signal.sigtimedwait([signal.SIGCHLD], delay)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
-        kills += 1
-        delay += 0.0005
+    assert kill_until_done(lambda: write(path), 0.0005) > 3
     assert path.read_bytes() == whole
     assert inspect_output(path, SETTINGS).position != Position()
-    assert kills > 3
