@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from get_interpretations_from_examples import DEMO
+from options import DEMO
 from program import REFUSED, embedded_model, fail, run_program
 
 
