@@ -67,7 +67,7 @@ def run_counted(model, plan, how, **options):
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             job = Job(model, TOKENIZER, plan, how, batch_size=16, **options)
-            records = [record for chunk in range(plan.n_chunks) for record in job.records(chunk)]
+            records = list(job.all_records())
     finally:
         handle.remove()
     return counter.get_total_flops(), sum(tokens), records

@@ -43,7 +43,7 @@ def test_chunks_may_be_computed_in_any_order(model):
 
 def test_records_are_in_the_plans_order_and_say_where_they_come_from(model):
     job = job_of(model)
-    records = [record for chunk in range(job.plan.n_chunks) for record in job.records(chunk)]
+    records = list(job.all_records())
     cells = [address for chunk in range(job.plan.n_chunks) for address in job.plan.chunk(chunk)]
     assert len(records) == len(cells)
     for record, cell in zip(records, cells):

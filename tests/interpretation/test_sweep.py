@@ -52,6 +52,8 @@ def test_progress_is_told_and_mistakes_are_named_before_any_work(model):
     assert told == [(1, 2), (2, 2)]
     with pytest.raises(ValueError, match=r"insert_layers: 4 is out of range: there are 4 \(0 to 3"):
         sweep_layers(model, TOKENIZER, EXAMPLES, insert_layers="4", **OPTIONS)
+    with pytest.raises(ValueError, match="the model is in training mode"):
+        sweep_layers(tiny_model(vocab_size=VOCABULARY).train(), TOKENIZER, EXAMPLES, **OPTIONS)
 
 
 def named(record, yes):

@@ -19,14 +19,14 @@ from torch import nn
 
 from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
 from .examples import Example
-from .families import RESIDUAL, check_place
+from .families import RESIDUAL
 from .insert_layers import InsertLayer
 from .mapping import AnyMap, map_vectors
-from .plan import CHUNK_CELLS, Limits, build_prompts, make_plan
+from .plan import CHUNK_CELLS, Limits, build_prompts
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .record import Record
 from .results import Interpretations
-from .run import Job, interpretation_fields
+from .run import check_evaluation_mode, interpretation_fields, plan_job
 from .selection import Selection
 from .strength import choose_strengths
 
@@ -93,36 +93,22 @@ def interpret(
         ValueError: arguments that are out of range, unknown, or do not fit the model.
     """
     settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
-    _check_evaluation_mode(model)
-    check_place(place)
-    if source_model is not None:
-        _check_evaluation_mode(source_model)
-    plan = make_plan(
+    job = plan_job(
+        model,
         tokenizer,
         [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
         _prompts(interpretation_prompt),
-        Limits.of(model),
         settings,
         layers=Selection.of(layers),
         tokens=Selection.of(tokens),
         prompt_output_tokens=prompt_output_tokens,
-        chunk_cells=CHUNK_CELLS,
         place=place,
-        source_tokenizer=source_tokenizer,
-        source_limits=None if source_model is None else Limits.of(source_model),
-    )
-    batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
-    job = Job(
-        model,
-        tokenizer,
-        plan,
-        settings,
         batch_size=batch_size,
         source_model=source_model,
         source_tokenizer=source_tokenizer,
         mapping=mapping,
     )
-    return Interpretations(record for chunk in range(plan.n_chunks) for record in job.records(chunk))
+    return Interpretations(job.all_records())
 
 
 def interpret_vectors(
@@ -158,7 +144,7 @@ def interpret_vectors(
         ValueError: as for `interpret`; vectors of another shape.
     """
     settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
-    _check_evaluation_mode(model)
+    check_evaluation_mode(model)
     rows = _rows(model, vectors, mapping)
     names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
     if len(names) != len(rows):
@@ -224,8 +210,3 @@ def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapp
         shape = " × ".join(map(str, rows.shape))
         raise ValueError(f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}")
     return rows
-
-
-def _check_evaluation_mode(model: nn.Module) -> None:
-    if model.training:
-        raise ValueError("the model is in training mode, its dropout would speak too; call model.eval() first")

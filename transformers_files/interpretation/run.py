@@ -9,19 +9,22 @@ The records of a chunk depend on nothing but the job: not on the chunks that wer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from .engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from .engine import Cell, Interpretation, InterpretationSettings, interpret_chunk, resolve_batch_size
+from .examples import Example
+from .families import RESIDUAL, check_place
 from .insert_layers import SAME
 from .mapping import AnyMap, map_vectors
-from .plan import Address, Plan, Source
-from .prompts import InterpretationPrompt
+from .plan import CHUNK_CELLS, Address, Limits, Plan, Source, make_plan
+from .prompts import InterpretationPrompt, InterpretationPromptSpec
 from .reading import Reading
 from .record import OK, Record, token_pieces, token_source
+from .selection import Selection
 from .shards import Piece
 
 Encode = Callable[[Sequence[Record]], bytes]
@@ -70,6 +73,11 @@ class Job:
             for (address, reading, _), interpretation in zip(found, interpretations)
         ]
 
+    def all_records(self) -> Iterator[Record]:
+        """Those of every chunk."""
+        for chunk in range(self.plan.n_chunks):
+            yield from self.records(chunk)
+
     def piece(self, chunk: int, encode: Encode) -> Piece:
         """The records of one chunk as a file of this form has them."""
         records = self.records(chunk)
@@ -117,6 +125,61 @@ class Job:
             answer=example.answer,
             **interpretation_fields(self._tokenizer, address.prompt, self._settings, interpretation),
         )
+
+
+def plan_job(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    settings: InterpretationSettings,
+    *,
+    layers: Selection,
+    tokens: Selection,
+    prompt_output_tokens: int,
+    place: str = RESIDUAL,
+    batch_size: int | None = None,
+    source_model: nn.Module | None = None,
+    source_tokenizer: Any = None,
+    mapping: AnyMap = None,
+) -> Job:
+    """A job for models that are loaded already, checked before any work; arguments as for `interpret`.
+
+    Raises ValueError; PlanError with all problems of the plan.
+    """
+    for loaded in (model,) if source_model is None else (model, source_model):
+        check_evaluation_mode(loaded)
+    check_place(place)
+    plan = make_plan(
+        tokenizer,
+        examples,
+        prompts,
+        Limits.of(model),
+        settings,
+        layers=layers,
+        tokens=tokens,
+        prompt_output_tokens=prompt_output_tokens,
+        chunk_cells=CHUNK_CELLS,
+        place=place,
+        source_tokenizer=source_tokenizer,
+        source_limits=None if source_model is None else Limits.of(source_model),
+    )
+    return Job(
+        model,
+        tokenizer,
+        plan,
+        settings,
+        batch_size=resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size,
+        source_model=source_model,
+        source_tokenizer=source_tokenizer,
+        mapping=mapping,
+    )
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Raise ValueError for a model in training mode."""
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout would speak too; call model.eval() first")
 
 
 def interpretation_fields(

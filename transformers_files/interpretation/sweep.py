@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from .engine import InterpretationSettings, resolve_batch_size
+from .engine import InterpretationSettings
 from .examples import Example
 from .mapping import AnyMap
-from .plan import CHUNK_CELLS, Limits, PlanError, make_plan
+from .plan import Limits, PlanError
 from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .results import Interpretations
-from .run import Job
+from .run import plan_job
 from .selection import Selection
 
 
@@ -55,40 +55,29 @@ def sweep_layers(
     Raises:
         ValueError: as for `interpret`, before any model work.
     """
-    limits = Limits.of(model)
     try:
-        targets = Selection.of(insert_layers).resolve(limits.n_layers)
+        targets = Selection.of(insert_layers).resolve(Limits.of(model).n_layers)
     except ValueError as error:
         raise PlanError([f"insert_layers: {error}"]) from None
     prompt = find_spec(interpretation_prompt) if isinstance(interpretation_prompt, str) else interpretation_prompt
     records = []
     for number, target in enumerate(targets, start=1):
-        settings = InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens)
-        plan = make_plan(
+        job = plan_job(
+            model,
             tokenizer,
             examples,
             [prompt],
-            limits,
-            settings,
+            InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens),
             layers=Selection.of(layers),
             tokens=Selection.of(tokens),
             prompt_output_tokens=0,
-            chunk_cells=CHUNK_CELLS,
-            source_tokenizer=source_tokenizer,
-            source_limits=None if source_model is None else Limits.of(source_model),
-        )
-        batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
-        job = Job(
-            model,
-            tokenizer,
-            plan,
-            settings,
             batch_size=batch_size,
             source_model=source_model,
             source_tokenizer=source_tokenizer,
             mapping=mapping,
         )
-        records += [record for chunk in range(plan.n_chunks) for record in job.records(chunk)]
+        batch_size = job.batch_size  # the same for all
+        records += job.all_records()
         if progress is not None:
             progress(number, len(targets))
     return Interpretations(records)
