@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation_views import draw, tables
-from measured_model import EXAMPLES, Loaded, add_model_options, check_insert_layer, load
+from measured_model import EXAMPLES, Loaded, add_measuring_options, add_model_options, check_insert_layer, load
 from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add_model_options(parser)
+    add_measuring_options(parser)
     add = parser.add_argument
     add(
         "--half",

@@ -1,4 +1,4 @@
-"""Which model is measured, and on what: the options and the loading that several programs share."""
+"""Which model is run, and on what: the options and the loading that several programs share."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """What says which model is run, and on what."""
     add = parser.add_argument
     add("--model", metavar="NAME", help="hub id or folder (default: the small embedded model)")
-    add("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help="default: the project's")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
     add("--device", default="auto", help="auto (default), cpu, cuda, …")
     add("--device-map", metavar="MAP", help="spread the model by accelerate; takes the place of --device")
-    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="interpretations at once (default: 128)")
     add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
+
+
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """What it is asked, and how much of it at once."""
+    add = parser.add_argument
+    add("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help="default: the project's")
+    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="interpretations at once (default: 128)")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from measured_model import add_model_options, load
 from options import DEMO
-from program import REFUSED, embedded_model, fail, run_program
+from program import REFUSED, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_model_options(parser)
     add = parser.add_argument
-    add("--model", help="hub id or folder (default: the small embedded model)")
     add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts (default: the demo's)")
     add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5")
     add("--insert-layers", default="all", help="of the n_layers decoder layers, likewise")
@@ -35,8 +36,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--overlay-strength", type=float, default=1.0, metavar="X", help="default: %(default)s")
     add("--max-new-tokens", type=int, default=8, metavar="N", help="default: %(default)s")
     add("--batch-size", type=int, metavar="N", help="without it, as many as memory suggests")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: %(default)s")
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     add("--output", type=Path, default=Path("sweep.csv"), metavar="FILE.csv", help="default: %(default)s")
     add("--figure", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: beside the table, .png)")
     return parser.parse_args(argv)
@@ -47,7 +46,6 @@ def sweep(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
     from transformers.interpretation import read_examples, sweep_layers
     from transformers.interpretation.batch import Refused
-    from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
     from transformers.interpretation.report import sweep_figure
 
     figure = arguments.figure or arguments.output.with_suffix(".png")
@@ -56,9 +54,7 @@ def sweep(arguments: argparse.Namespace) -> int:
         return fail([f"{path} exists; name another file or move it away" for path in existing], REFUSED)
     try:
         examples = read_examples(arguments.examples)
-        outline = read_outline(arguments.model or embedded_model())
-        device = resolve_device(arguments.device)
-        model = load_weights(outline, dtype=resolve_dtype(arguments.dtype, device), device=device)
+        loaded = load(arguments)
         with tqdm(unit="layer") as bar:
 
             def progress(done: int, of: int) -> None:
@@ -68,7 +64,7 @@ def sweep(arguments: argparse.Namespace) -> int:
             names = ("layers", "insert_layers", "tokens", "interpretation_prompt", "replacing_mode")
             names += ("overlay_strength", "max_new_tokens", "batch_size")
             choices = {name: getattr(arguments, name) for name in names}
-            records = sweep_layers(model, outline.tokenizer, examples, progress=progress, **choices)
+            records = sweep_layers(loaded.model, loaded.tokenizer, examples, progress=progress, **choices)
         records.to_csv(arguments.output)
         sweep_figure(records).savefig(figure, dpi=200)
     except (Refused, ValueError, ImportError, OSError) as error:

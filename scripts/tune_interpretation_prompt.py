@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluate_interpretations import DEPTHS
-from measured_model import add_model_options, load
+from measured_model import add_measuring_options, add_model_options, load
 from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add_model_options(parser)
+    add_measuring_options(parser)
     add = parser.add_argument
     add("--layers", metavar="SELECTION", help="source layers (default: every second one, from 20 %% to 80 %% of depth)")
     add("--max-facts", type=int, default=60, metavar="N", help="evenly out of the known ones (default: 60)")
