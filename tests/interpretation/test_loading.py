@@ -67,6 +67,13 @@ def test_models_that_are_not_there(tmp_path):
     assert refusal(tmp_path)  # an empty folder
 
 
+def test_an_adapter_alone_is_no_model(without_weights):
+    (without_weights / "adapter_config.json").write_text("{}")
+    assert read_outline(str(without_weights))
+    (without_weights / "config.json").unlink()
+    assert refusal(without_weights).startswith("is an adapter without its model; give a folder with both in one: Peft")
+
+
 def test_models_of_another_kind(without_weights):
     (without_weights / "config.json").write_text(json.dumps({"model_type": "t5"}))
     assert refusal(without_weights) == "t5 is no causal language model"

@@ -57,6 +57,11 @@ def read_outline(name: str, *, trust_remote_code: bool = False) -> Outline:
     """Configuration, tokenizer and modules of a model. Raises ModelError."""
     if not Path(name).is_dir() and (Path(name).exists() or _looks_like_path(name)):
         raise ModelError(f"model {name}: there is no such folder")
+    if Path(name, "adapter_config.json").exists() and not Path(name, "config.json").exists():
+        raise ModelError(
+            f"model {name}: is an adapter without its model; give a folder with both in one: "
+            "PeftModel.from_pretrained(model, ADAPTER).merge_and_unload().save_pretrained(FOLDER), and its tokenizer"
+        )
     try:
         if not trust_remote_code:
             _refuse_hidden_code(name)
