@@ -4,7 +4,7 @@
     python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as it says at its end
     python scripts/get_interpretations_from_examples.py --mapping translator.safetensors …    # with the same options
 
-It learns to let the model say, after an interpretation prompt, the token that it puts next itself; no facts, no labels.
+It learns to let the model say, after an interpretation prompt, what it puts next itself; no facts, no labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--layers", required=True, help="source layers, one map each: 24, 18,24, 20:25:2, …")
     add("--interpretation-prompt", default="describe_once", metavar="NAME|FILE.json", help="default: describe_once")
     add("--insert-layer", type=int, default=2, metavar="N", help="default: 2")
-    add("--steps", type=int, default=200, metavar="N", help="of 128 states each (default: 200)")
+    add(
+        "--texts",
+        type=int,
+        default=80,
+        metavar="N",
+        help="that the model samples for each of 48 openings (default: 80)",
+    )
+    add("--steps", type=int, default=1200, metavar="N", help="of 128 states each (default: 1200)")
     add("--output", type=Path, default=Path("translator.safetensors"), metavar="FILE", help="default: %(default)s")
     return parser.parse_args(argv)
 
@@ -41,12 +48,13 @@ def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
     from transformers.interpretation.batch import Refused
     from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.own_text import OwnTextSettings
     from transformers.interpretation.prompts import find_spec
     from transformers.interpretation.selection import Selection
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     try:
-        settings = TranslatorSettings(steps=arguments.steps)
+        settings = TranslatorSettings(OwnTextSettings(arguments.texts), arguments.steps)
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         loaded = load(arguments)
         layers = selection.resolve(loaded.n_layers)

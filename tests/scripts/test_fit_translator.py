@@ -10,13 +10,13 @@ from fit_translator import main
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY
-from transformers.interpretation import translator
+from transformers.interpretation import own_text
 from transformers.interpretation.translator import load_maps
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(translator, "OPENINGS", ("ab", "cd"))
+    monkeypatch.setattr(own_text, "OPENINGS", ("ab", "cd"))
     write_json(tmp_path / "prompt.json", SHORT_PROMPT)
     entities = [{"prompt": name, "kind": name, "half": "held-out"} for name in ("ab", "cd")]
     write_json(tmp_path / "entities.json", {"kinds": {"ab": ["x"], "cd": ["y"]}, "entities": entities})
@@ -26,7 +26,10 @@ def folder(tmp_path, monkeypatch):
 def test_fit_and_evaluate(folder, capsys):
     maps = folder / "maps.safetensors"
     common = ["--model", str(folder), "--insert-layer", "1", "--interpretation-prompt", str(folder / "prompt.json")]
-    assert main([*common, "--layers", "2,4", "--steps", "2", "--output", str(maps), "--dtype", "float32"]) == 0
+    assert (
+        main([*common, "--layers", "2,4", "--steps", "2", "--texts", "2", "--output", str(maps), "--dtype", "float32"])
+        == 0
+    )
     assert list(load_maps(maps)) == [2, 4]
     assert f"--mapping {maps} --layers 2,4" in capsys.readouterr().out
     evaluation = [
@@ -49,6 +52,7 @@ def test_fit_and_evaluate(folder, capsys):
     ("more", "message"),
     [
         (["--steps", "0"], "at least one step"),
+        (["--texts", "0"], "at least one text"),
         (["--insert-layer", "3"], "too deep"),
         (["--layers", "6"], "out of range"),
     ],

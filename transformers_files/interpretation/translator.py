@@ -1,23 +1,22 @@
-"""A learned translator: an affine map from a source layer to the insert layer, fitted through the model itself.
+"""A learned translator: a small network from a source layer to the insert layer, fitted through the model itself.
 
-    maps = fit_translator(model, tokenizer, prompt, source_layers=[24], insert_layer=2)
-    interpret(model, tokenizer, text, layers=24, insert_layer=2, interpretation_prompt=prompt, mapping=maps)
-    save_maps(maps, "translator.safetensors"); load_maps("translator.safetensors")
+    translators = fit_translators(model, tokenizer, prompt, source_layers=[24], insert_layer=2)
+    interpret(model, tokenizer, text, layers=24, insert_layer=2, interpretation_prompt=prompt, mapping=translators)
+    save_translators(translators, "translator.safetensors"); load_translators("translator.safetensors")
 
 A state of a deep layer is no input that a shallow layer has ever seen, and on its way through the layers between it is
-turned away from what it said. The map is trained so that the model, given the mapped state at the end of an
-interpretation prompt, says the token that it itself puts next where the state came from: no labels, on text that the
-model samples from a few openings. A tuned lens (Belrose et al. 2023) read by the model, not by its output matrix. It
+turned away from what it said. A translator is trained so that the model, given the translated state at the end of an
+interpretation prompt, says what it itself puts next where the state came from: no labels, on text that the model
+samples from a few openings. A tuned lens (Belrose et al. 2023) read by the model, not by its output matrix. It
 learns what a state is about to say, for one layer and one prompt; that it is a learned reader must be said
 with its results.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +24,73 @@ import torch
 from torch import Tensor, nn
 
 from .cache import empty_cache, repeat_rows
-from .chat import encode_prompt
 from .families import decoder_layers
 from .logits import input_device, next_logits
-from .mapping import AffineMap, MappingError
+from .mapping import MappingError
+from .own_text import OwnTextSettings, sample_own_text
 from .prompts import InterpretationPrompt
 from .surgery import plan_surgery, surgery
 
-OPENINGS = (
-    *("The", "In", "A", "It", "One", "This", "There is", "When", "The first", "The most", "People", "My", "She"),
-    *("He", "They", "Many", "The city", "The name of", "The word", "Q: What", "Who", "The country", "An", "At", "From"),
-    *("The largest", "The history of", "The book", "In the year", "Scientists", "A famous", "The river", "The color"),
-    *("The animal", "The language", "The author", "The music", "The king", "The game", "The food", "The company"),
-    *("Once upon a time", "The element", "The meaning of", "The team", "The president", "The mountain", "The law"),
-)
-"""What sampled texts begin with."""
-SKIPPED = 4
-"""Positions at a text's beginning, where a state says little."""
+START = 3.0
+"""A translator begins as so many times the identity: what is long is changed little by the layers on its way."""
+WIDTH = 2
+"""Units of its nonlinear part, for each dimension of a state."""
+WARM_UP = 15
+"""Steps in which the learning rate rises."""
+LAST_RATE = 0.03
+"""To this share the learning rate falls."""
 
 
 @dataclass(frozen=True)
 class TranslatorSettings:
     """How a translator is fitted."""
 
-    texts_per_opening: int = 8
-    text_tokens: int = 64
-    temperature: float = 0.8
-    """Of sampling the texts."""
-    most_per_token: int = 25
-    """States that are followed by one and the same token: commas would be most of them."""
-    start: float = 3.0
-    """The map begins as so many times the identity."""
-    steps: int = 200
+    text: OwnTextSettings = field(default_factory=OwnTextSettings)
+    steps: int = 1200
     batch_size: int = 128
-    learning_rate: float = 0.01
+    learning_rate: float = 0.003
 
     def __post_init__(self) -> None:
-        if self.text_tokens <= SKIPPED or self.steps < 1 or min(self.texts_per_opening, self.batch_size) < 1:
-            raise ValueError(f"{self}: texts of more than {SKIPPED} tokens, and at least one step, text and state")
+        if min(self.steps, self.batch_size) < 1:
+            raise ValueError(f"{self}: at least one step and state")
+
+
+class Translator(nn.Module):
+    """x → z · turn + shift + gelu(norm(z) · up + lift) · down, z = (x − mean) / scale.
+
+    norm is a layer norm without weights. All tensors are float32 on the CPU.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(hidden))
+        self.register_buffer("scale", torch.ones(()))
+        self.turn = nn.Parameter(torch.zeros(hidden, hidden))
+        self.shift = nn.Parameter(torch.zeros(hidden))
+        self.up = nn.Parameter(torch.zeros(hidden, WIDTH * hidden))
+        self.lift = nn.Parameter(torch.zeros(WIDTH * hidden))
+        self.down = nn.Parameter(torch.zeros(WIDTH * hidden, hidden))
+
+    @classmethod
+    def beginning(cls, states: Tensor) -> Translator:
+        """START times the identity, for states `[n, hidden]` of a layer; its nonlinear part says nothing yet."""
+        hidden = states.shape[1]
+        made = cls(hidden)
+        made.mean.copy_(states.mean(0))
+        made.scale.copy_((states - made.mean).pow(2).mean().sqrt())
+        with torch.no_grad():
+            made.turn.copy_(START * made.scale * torch.eye(hidden))
+            made.shift.copy_(START * made.mean)
+            made.up.normal_(std=hidden**-0.5, generator=torch.Generator().manual_seed(0))
+        return made
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[n, hidden]` → `[n, hidden]`, in float32 on the CPU."""
+        if states.shape[-1] != len(self.mean):
+            raise MappingError(f"vectors of size {states.shape[-1]} for a translator of {len(self.mean)}")
+        scaled = (states.to(self.mean) - self.mean) / self.scale
+        units = nn.functional.gelu(nn.functional.layer_norm(scaled, self.mean.shape) @ self.up + self.lift)
+        return scaled @ self.turn + self.shift + units @ self.down
 
 
 def fit_translator(
@@ -74,8 +102,8 @@ def fit_translator(
     insert_layer: int,
     settings: TranslatorSettings | None = None,
     on_step: Callable[[int, int, float], None] = lambda layer, step, loss: None,
-) -> dict[int, AffineMap]:
-    """One map per source layer, the same on every call.
+) -> dict[int, Translator]:
+    """One translator per source layer, the same on every call.
 
     Args:
         model: in evaluation mode; its weights stay as they are.
@@ -84,119 +112,68 @@ def fit_translator(
         on_step: called with the source layer, the step and its loss (cross entropy, in nats).
     """
     settings = settings or TranslatorSettings()
-    states, tokens = sample_states(model, tokenizer, source_layers, settings)
-    return {
-        layer: _fit(
-            model, prompt, states[layer], tokens, insert_layer, settings, lambda *at, layer=layer: on_step(layer, *at)
-        )
-        for layer in source_layers
-    }
+    spoken = sample_own_text(model, tokenizer, source_layers, settings.text)
+    with _frozen(model):
+        shared = _read_beginning(model, prompt)
+
+        def surprise(translated: Tensor, rows: Tensor) -> Tensor:
+            """Half of it about the best token, half about the model's distribution."""
+            likely = _logits_after(model, prompt, translated, insert_layer, shared).log_softmax(-1).cpu()
+            likely = likely.gather(1, spoken.tokens[rows])
+            return -(likely[:, 0] + (spoken.shares[rows] * likely).sum(1)).mean() / 2
+
+        return {
+            layer: _fit(spoken.states[layer], surprise, settings, lambda *at, layer=layer: on_step(layer, *at))
+            for layer in source_layers
+        }
 
 
-def save_maps(maps: Mapping[int, AffineMap], path: str | Path) -> None:
+def save_maps(maps: Mapping[int, Translator], path: str | Path) -> None:
     """As safetensors."""
     from safetensors.torch import save_file
 
-    tensors = {}
-    for layer, affine in maps.items():
-        tensors |= {f"{layer}.weight": affine.weight.contiguous(), f"{layer}.bias": affine.bias.contiguous()}
-    save_file(tensors, str(path))
+    parts = {f"{layer}.{name}": part for layer, one in maps.items() for name, part in one.state_dict().items()}
+    save_file(parts, str(path))
 
 
-def load_maps(path: str | Path) -> dict[int, AffineMap]:
+def load_maps(path: str | Path) -> dict[int, Translator]:
     """Raises MappingError for a file of something else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(str(path))
-        layers = sorted({int(name.partition(".")[0]) for name in tensors})
-        return {layer: AffineMap(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]) for layer in layers}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        parts: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in load_file(str(path)).items():
+            layer, _, part = name.partition(".")
+            parts.setdefault(int(layer), {})[part] = tensor
+        maps = {layer: Translator(len(parts[layer]["mean"])) for layer in sorted(parts)}
+        for layer, translator in maps.items():
+            translator.load_state_dict(parts[layer])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise MappingError(f"{path} holds no maps by source layer: {error}") from error
-
-
-@torch.no_grad()
-def sample_states(
-    model: nn.Module, tokenizer: Any, layers: Sequence[int], settings: TranslatorSettings
-) -> tuple[dict[int, Tensor], Tensor]:
-    """Layer → states `[n, hidden]` of texts that the model samples, and the token `[n]` it puts next."""
-    generator = torch.Generator().manual_seed(0)
-    seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    best: list[Tensor] = []
-    prompts = [encode_prompt(tokenizer, opening, raw=True) for opening in OPENINGS]
-    with ExitStack() as hooks:
-        for layer in layers:
-            keep = _keep_last(seen[layer])
-            handle = decoder_layers(model)[layer].register_forward_pre_hook(keep, with_kwargs=True)
-            hooks.callback(handle.remove)
-        for length in sorted({len(prompt) for prompt in prompts}):
-            rows = [prompt for prompt in prompts if len(prompt) == length] * settings.texts_per_opening
-            step, cache = torch.tensor(rows), empty_cache(model)
-            for _ in range(length, settings.text_tokens):
-                logits, cache = next_logits(model, step.to(input_device(model)), cache)
-                logits = logits.float().cpu()
-                best.append(logits.argmax(-1))
-                step = torch.multinomial((logits / settings.temperature).softmax(-1), 1, generator=generator)
-            skipped = SKIPPED - min(length, SKIPPED)
-            steps = settings.text_tokens - length
-            for kept in (best, *seen.values()):
-                del kept[len(kept) - steps : len(kept) - steps + skipped]
-    tokens = torch.cat(best)
-    chosen = _balanced(tokens, settings.most_per_token, generator)
-    return {layer: torch.cat(states)[chosen] for layer, states in seen.items()}, tokens[chosen]
-
-
-def _keep_last(states: list[Tensor]) -> Callable[..., None]:
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        states.append((args[0] if args else kwargs["hidden_states"])[:, -1].float().cpu())
-
-    return before
-
-
-def _balanced(tokens: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Indices, shuffled, among which no token comes more often than `most` times."""
-    counts: Counter[int] = Counter()
-    chosen = []
-    for index in torch.randperm(len(tokens), generator=generator).tolist():
-        token = int(tokens[index])
-        counts[token] += 1
-        if counts[token] <= most:
-            chosen.append(index)
-    return torch.tensor(chosen)
+    return {layer: translator.requires_grad_(False) for layer, translator in maps.items()}
 
 
 def _fit(
-    model: nn.Module,
-    prompt: InterpretationPrompt,
     states: Tensor,
-    tokens: Tensor,
-    insert_layer: int,
+    surprise: Callable[[Tensor, Tensor], Tensor],
     settings: TranslatorSettings,
     on_step: Callable[[int, float], None],
-) -> AffineMap:
-    """Adam on the cross entropy, from `start` times the identity; the rate falls to a twentieth."""
+) -> Translator:
+    """Adam on the surprise of batches of states `[n, hidden]`, translated."""
     generator = torch.Generator().manual_seed(0)
-    mean = states.mean(0)
-    scale = (states - mean).pow(2).mean().sqrt()
-    turn = torch.zeros(states.shape[1], states.shape[1], requires_grad=True)
-    shift = torch.zeros(states.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([turn, shift], lr=settings.learning_rate)
-    with _frozen(model):
-        shared = _read_beginning(model, prompt)
-        for step in range(settings.steps):
-            rate = min(1.0, (step + 1) / 15) * max(0.05, 1 - step / settings.steps)
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * rate
-            rows = torch.randint(len(states), (settings.batch_size,), generator=generator)
-            mapped = settings.start * states[rows] + (states[rows] - mean) / scale @ turn + shift
-            logits = _logits_after(model, prompt, mapped, insert_layer, shared)
-            loss = nn.functional.cross_entropy(logits, tokens[rows].to(logits.device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            on_step(step, float(loss.detach()))
-    weight = settings.start * torch.eye(len(mean)) + turn.detach() / scale
-    return AffineMap(weight, shift.detach() - mean / scale @ turn.detach())
+    translator = Translator.beginning(states.float())
+    optimizer = torch.optim.Adam(translator.parameters())
+    for step in range(settings.steps):
+        rate = min(1.0, (step + 1) / WARM_UP) * max(LAST_RATE, 1 - step / settings.steps)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * rate
+        rows = torch.randint(len(states), (settings.batch_size,), generator=generator)
+        loss = surprise(translator(states[rows]), rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        on_step(step, float(loss.detach()))
+    return translator.requires_grad_(False)
 
 
 @contextmanager
