@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import translator
@@ -91,24 +92,34 @@ def test_the_model_says_more_of_what_it_puts_next_and_keeps_its_weights(model):
     assert found < start - 0.01
 
 
-def test_maps_by_layer_come_back_from_their_file(tmp_path):
-    maps = {layer: random_translator(4) for layer in (12, 3)}
+def test_maps_of_both_kinds_come_back_from_their_file(tmp_path):
+    maps = {12: random_translator(4), 5: AffineMap(torch.randn(4, 4), torch.randn(4)), 3: random_translator(4)}
     save_maps(maps, tmp_path / "maps.safetensors")
     found = load_maps(tmp_path / "maps.safetensors")
-    assert list(found) == [3, 12]
+    assert list(found) == [3, 5, 12]
     states = torch.randn(2, 4)
     for layer in maps:
         assert torch.equal(found[layer](states), maps[layer](states))
         assert not found[layer](states).requires_grad
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense that is no safetensors file", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nonsense that is no safetensors file",
+        {"weight": torch.zeros(4, 4), "bias": torch.zeros(4)},
+        {"3.weight": torch.zeros(4, 4)},
+        {"3.mean": torch.zeros(4), "3.scale": torch.zeros(())},
+        {"3.weight": torch.zeros(4, 4), "3.bias": torch.zeros(4), "3.more": torch.zeros(4)},
+    ],
+)
 def test_another_file_is_an_error(tmp_path, content):
     path = tmp_path / "maps.safetensors"
-    if content is None:
-        AffineMap(torch.randn(4, 4), torch.randn(4)).save(path)
-    else:
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    else:
+        save_file(content, path)
     with pytest.raises(MappingError, match="no maps by source layer"):
         load_maps(path)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .mapping import AffineMap, MappingError, map_vectors
-from .translator import load_maps
+from .translator import Translator, load_maps
 
 _BLOCK = 1 << 20
 _REMEDY = "name a file that scripts/fit_translator.py has written"
@@ -27,7 +27,7 @@ class MapsFile:
     """Maps by source layer, and where they come from."""
 
     path: Path
-    maps: Mapping[int, AffineMap]
+    maps: Mapping[int, Translator | AffineMap]
     """By source layer, ascending; one at least."""
     digest: str
     """Of all bytes of the file."""

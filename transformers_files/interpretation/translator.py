@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .cache import empty_cache, repeat_rows
 from .families import decoder_layers
 from .logits import input_device, next_logits
-from .mapping import MappingError
+from .mapping import AffineMap, MappingError
 from .own_text import OwnTextSettings, sample_own_text
 from .prompts import InterpretationPrompt
 from .surgery import plan_surgery, surgery
@@ -128,16 +128,17 @@ def fit_translator(
         }
 
 
-def save_maps(maps: Mapping[int, Translator], path: str | Path) -> None:
+def save_maps(maps: Mapping[int, Translator | AffineMap], path: str | Path) -> None:
     """As safetensors."""
     from safetensors.torch import save_file
 
-    parts = {f"{layer}.{name}": part for layer, one in maps.items() for name, part in one.state_dict().items()}
-    save_file(parts, str(path))
+    parts = {layer: vars(one) if isinstance(one, AffineMap) else one.state_dict() for layer, one in maps.items()}
+    named = {f"{layer}.{name}": part.contiguous() for layer, of_one in parts.items() for name, part in of_one.items()}
+    save_file(named, str(path))
 
 
-def load_maps(path: str | Path) -> dict[int, Translator]:
-    """Raises MappingError for a file of something else."""
+def load_maps(path: str | Path) -> dict[int, Translator | AffineMap]:
+    """By ascending source layer. Raises MappingError for a file of something else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -146,12 +147,17 @@ def load_maps(path: str | Path) -> dict[int, Translator]:
         for name, tensor in load_file(str(path)).items():
             layer, _, part = name.partition(".")
             parts.setdefault(int(layer), {})[part] = tensor
-        maps = {layer: Translator(len(parts[layer]["mean"])) for layer in sorted(parts)}
-        for layer, translator in maps.items():
-            translator.load_state_dict(parts[layer])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        return {layer: _map_of(parts[layer]) for layer in sorted(parts)}
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise MappingError(f"{path} holds no maps by source layer: {error}") from error
-    return {layer: translator.requires_grad_(False) for layer, translator in maps.items()}
+
+
+def _map_of(parts: dict[str, Tensor]) -> Translator | AffineMap:
+    if "mean" not in parts:
+        return AffineMap(**parts)
+    translator = Translator(len(parts["mean"]))
+    translator.load_state_dict(parts)
+    return translator.requires_grad_(False)
 
 
 def _fit(
