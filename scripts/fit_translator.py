@@ -32,13 +32,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--layers", required=True, help="source layers, one map each: 24, 18,24, 20:25:2, …")
     add("--interpretation-prompt", default="describe_once", metavar="NAME|FILE.json", help="default: describe_once")
     add("--insert-layer", type=int, default=2, metavar="N", help="default: 2")
-    add(
-        "--texts",
-        type=int,
-        default=80,
-        metavar="N",
-        help="that the model samples for each of 48 openings (default: 80)",
-    )
+    add("--texts", type=int, default=80, metavar="N", help="that the model samples for each opening (default: 80)")
+    add("--facts", type=Path, metavar="FILE.json", help="let texts begin with the prompts of its tuning half, too")
     add("--steps", type=int, default=1200, metavar="N", help="of 128 states each (default: 1200)")
     add("--output", type=Path, default=Path("translator.safetensors"), metavar="FILE", help="default: %(default)s")
     return parser.parse_args(argv)
@@ -48,19 +43,22 @@ def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
     from transformers.interpretation.batch import Refused
     from transformers.interpretation.loading import ModelError
-    from transformers.interpretation.own_text import OwnTextSettings
+    from transformers.interpretation.measures import QuestionsError, of_half, read_facts
+    from transformers.interpretation.own_text import OPENINGS, OwnTextSettings
     from transformers.interpretation.prompts import find_spec
     from transformers.interpretation.selection import Selection
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     try:
-        settings = TranslatorSettings(OwnTextSettings(arguments.texts), arguments.steps)
+        facts = of_half(read_facts(arguments.facts), "tuning") if arguments.facts else []
+        openings = (*OPENINGS, *(fact.prompt for fact in facts))
+        settings = TranslatorSettings(OwnTextSettings(openings, arguments.texts), arguments.steps)
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         loaded = load(arguments)
         layers = selection.resolve(loaded.n_layers)
         check_insert_layer(arguments.insert_layer, loaded)
         prompt = spec.build(loaded.tokenizer)
-    except (Refused, ModelError, ValueError) as error:
+    except (Refused, ModelError, QuestionsError, ValueError) as error:
         return fail(getattr(error, "problems", str(error)), REFUSED)
     began = time.monotonic()
 

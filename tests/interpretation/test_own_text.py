@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,9 +32,8 @@ def test_states_and_what_comes_next_are_those_of_the_sampled_texts(model, monkey
         texts.append(drawn)
         return drawn
 
-    monkeypatch.setattr(own_text, "OPENINGS", ("ab", "cd"))
     monkeypatch.setattr(torch, "multinomial", remember)
-    spoken = sample_own_text(model, TOKENIZER, [1, 3], SMALL)
+    spoken = sample_own_text(model, TOKENIZER, [1, 3], replace(SMALL, openings=("ab", "cd")))
     rows = torch.cat([torch.tensor([TOKENIZER.encode("ab"), TOKENIZER.encode("cd")]), *texts], 1)[:, :-1]
     with torch.no_grad():
         probabilities = model(input_ids=rows).logits.softmax(-1)
@@ -53,12 +53,12 @@ def test_states_and_what_comes_next_are_those_of_the_sampled_texts(model, monkey
 
 
 def test_the_same_on_every_call_however_many_at_once(model, monkeypatch):
-    monkeypatch.setattr(own_text, "OPENINGS", ("ab", "cd", "a"))
-    one, same = (sample_own_text(model, TOKENIZER, [2], SMALL) for _ in range(2))
+    settings = replace(SMALL, openings=("ab", "cd", "a", "a" * SMALL.text_tokens))  # the last leaves nothing to say
+    one, same = (sample_own_text(model, TOKENIZER, [2], settings) for _ in range(2))
     assert torch.equal(one.states[2], same.states[2]) and torch.equal(one.tokens, same.tokens)
     assert not any(layer._forward_pre_hooks for layer in model.model.layers)
     monkeypatch.setattr(own_text, "ROWS", 1)
-    assert sample_own_text(model, TOKENIZER, [2], SMALL).tokens.shape == one.tokens.shape
+    assert sample_own_text(model, TOKENIZER, [2], settings).tokens.shape == one.tokens.shape
 
 
 def test_no_token_comes_too_often():
@@ -68,7 +68,9 @@ def test_no_token_comes_too_often():
     assert len(set(chosen.tolist())) == len(chosen)
 
 
-@pytest.mark.parametrize("wrong", [{"text_tokens": 4}, {"texts_per_opening": 0}, {"most_per_token": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"text_tokens": 4}, {"texts_per_opening": 0}, {"most_per_token": 0}, {"openings": ()}]
+)
 def test_settings_that_cannot_be(wrong):
     with pytest.raises(ValueError, match="at least one"):
         OwnTextSettings(**wrong)

@@ -10,7 +10,7 @@ from fit_translator import main
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY
-from transformers.interpretation import own_text
+from transformers.interpretation import own_text, translator
 from transformers.interpretation.translator import load_maps
 
 
@@ -26,33 +26,39 @@ def folder(tmp_path, monkeypatch):
 def test_fit_and_evaluate(folder, capsys):
     maps = folder / "maps.safetensors"
     common = ["--model", str(folder), "--insert-layer", "1", "--interpretation-prompt", str(folder / "prompt.json")]
-    assert (
-        main([*common, "--layers", "2,4", "--steps", "2", "--texts", "2", "--output", str(maps), "--dtype", "float32"])
-        == 0
-    )
+    short = ["--steps", "2", "--texts", "2", "--dtype", "float32"]
+    assert main([*common, *short, "--layers", "2,4", "--output", str(maps)]) == 0
     assert list(load_maps(maps)) == [2, 4]
     assert f"--mapping {maps} --layers 2,4" in capsys.readouterr().out
-    evaluation = [
-        *common,
-        "--mapping",
-        str(maps),
-        "--output",
-        str(folder / "evaluation.json"),
-        "--measures",
-        "entities",
-    ]
-    evaluation += ["--entities", str(folder / "entities.json")]
+    evaluation = [*common, "--mapping", str(maps), "--output", str(folder / "evaluation.json")]
+    evaluation += ["--measures", "entities", "--entities", str(folder / "entities.json")]
     assert evaluate_interpretations.main([*evaluation, "--layers", "2,4"]) == 0
     assert json.loads((folder / "evaluation.json").read_text())["mapping"] == str(maps)
     assert evaluate_interpretations.main([*evaluation, "--layers", "2,3"]) == 2
     assert "no maps for layers [3]" in capsys.readouterr().err
 
 
+def test_texts_begin_with_prompts_of_the_tuning_half_alone(folder, monkeypatch):
+    halves = {"tuning": "abc", "held-out": "abd"}
+    facts = [
+        {"relation": "r", "prompt": prompt, "paraphrase": "p", "answer": "a", "half": half}
+        for half, prompt in halves.items()
+    ]
+    write_json(folder / "facts.json", {"facts": facts})
+    seen = []
+    sample = translator.sample_own_text
+    monkeypatch.setattr(translator, "sample_own_text", lambda *given: seen.extend(given[-1].openings) or sample(*given))
+    options = ["--insert-layer", "1", "--interpretation-prompt", str(folder / "prompt.json"), "--steps", "1"]
+    options += ["--facts", str(folder / "facts.json"), "--texts", "1", "--output", str(folder / "maps.safetensors")]
+    assert main(["--model", str(folder), "--layers", "2", *options]) == 0
+    assert seen == ["ab", "cd", "abc"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--steps", "0"], "at least one step"),
-        (["--texts", "0"], "at least one text"),
+        (["--texts", "0"], "at least one opening, text"),
         (["--insert-layer", "3"], "too deep"),
         (["--layers", "6"], "out of range"),
     ],

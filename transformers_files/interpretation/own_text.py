@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ ROWS = 256
 class OwnTextSettings:
     """How much text, and what is kept of it."""
 
+    openings: tuple[str, ...] = field(default_factory=lambda: OPENINGS)
     texts_per_opening: int = 80
     text_tokens: int = 32
     temperature: float = 0.8
@@ -47,8 +48,8 @@ class OwnTextSettings:
     """States that are followed by one and the same token: commas would be most of them."""
 
     def __post_init__(self) -> None:
-        if self.text_tokens <= SKIPPED or self.texts_per_opening < 1 or self.most_per_token < 1:
-            raise ValueError(f"{self}: texts of more than {SKIPPED} tokens, and at least one text and state")
+        if self.text_tokens <= SKIPPED or min(len(self.openings), self.texts_per_opening, self.most_per_token) < 1:
+            raise ValueError(f"{self}: texts of more than {SKIPPED} tokens, and at least one opening, text and state")
         if not self.temperature > 0:
             raise ValueError(f"{self}: a temperature above 0, or all texts of an opening are the same")
 
@@ -76,7 +77,7 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
             keep = _keep_last(seen[layer])
             handle = decoder_layers(model)[layer].register_forward_pre_hook(keep, with_kwargs=True)
             hooks.callback(handle.remove)
-        for rows in _batches(tokenizer, settings.texts_per_opening):
+        for rows in _batches(tokenizer, settings):
             step, cache = torch.tensor(rows), empty_cache(model)
             steps = settings.text_tokens - len(rows[0])
             for _ in range(steps):
@@ -93,11 +94,11 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
     return OwnText(states, tokens[chosen], logits[chosen].softmax(-1))
 
 
-def _batches(tokenizer: Any, copies: int) -> Iterator[list[list[int]]]:
-    """Openings of one length, each so many times."""
-    openings = [encode_prompt(tokenizer, opening, raw=True) for opening in OPENINGS]
-    for length in sorted({len(opening) for opening in openings}):
-        rows = [opening for opening in openings if len(opening) == length] * copies
+def _batches(tokenizer: Any, settings: OwnTextSettings) -> Iterator[list[list[int]]]:
+    """Openings of one length, each as often as asked for; those that leave nothing to be sampled are left out."""
+    openings = [encode_prompt(tokenizer, opening, raw=True) for opening in settings.openings]
+    for length in sorted({len(opening) for opening in openings if len(opening) < settings.text_tokens}):
+        rows = [opening for opening in openings if len(opening) == length] * settings.texts_per_opening
         yield from (rows[first : first + ROWS] for first in range(0, len(rows), ROWS))
 
 
