@@ -4,7 +4,7 @@
     python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as it says at its end
     python scripts/get_interpretations_from_examples.py --mapping translator.safetensors …    # with the same options
 
-It learns to let the model say, after an interpretation prompt, what it puts next itself; no facts, no labels.
+It learns to let the model say, after an interpretation prompt, what it puts next itself; no answers, no labels.
 """
 
 from __future__ import annotations
