@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers import PreTrainedModel
+from transformers.interpretation.batch import Request
 
 SHORT_PROMPT = {"name": "short", "text": "ab: _ _ is"}
 """An interpretation prompt, as a JSON file has it."""
@@ -27,3 +29,18 @@ def write_tiny_folder(folder: Path, *, weights: bool = True, model: PreTrainedMo
 def write_json(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content))
     return path
+
+
+def short_run(folder: Path, outputs: Path, examples: object, /, **options: Any) -> Request:
+    """A request for few float32 tokens from the model in `folder`; whatever it writes lies in `outputs`."""
+    given = {
+        "model": str(folder),
+        "examples": write_json(outputs / "examples.json", examples),
+        "output": outputs / "out.parquet",
+        "interpretation_prompts": (str(write_json(outputs / "short.json", SHORT_PROMPT)),),
+        "max_new_tokens": 3,
+        "batch_size": 5,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+    return Request(**given | options)

@@ -7,10 +7,10 @@ from itertools import islice
 
 import pytest
 import torch
-from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from transformers import AutoTokenizer
 from transformers.interpretation import InterpretationPrompt, batch, families, interpret, loading, read_csv
-from transformers.interpretation.batch import Refused, Request, check, prepare
+from transformers.interpretation.batch import Refused, check, prepare
 from transformers.interpretation.manifest import manifest_path, read_manifest, tokenizer_beside
 from transformers.interpretation.work import run
 
@@ -25,20 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def request_of(folder, tmp_path):
     def request_of(**changes):
-        examples = write_json(tmp_path / "examples.json", EXAMPLES)
-        prompt = write_json(tmp_path / "short.json", SHORT_PROMPT)
-        options = {
-            "model": str(folder),
-            "examples": examples,
-            "output": tmp_path / "out.csv",
-            "layers": "0,2,-1",
-            "interpretation_prompts": (str(prompt),),
-            "max_new_tokens": 3,
-            "batch_size": 5,
-            "dtype": "float32",
-            "device": "cpu",
-        }
-        return Request(**{**options, **changes})
+        return short_run(folder, tmp_path, EXAMPLES, **{"output": tmp_path / "out.csv", "layers": "0,2,-1", **changes})
 
     return request_of
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_folder import SHORT_PROMPT, short_run, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
-from transformers.interpretation.batch import Refused, Request, prepare
+from transformers.interpretation.batch import Refused, prepare
 from transformers.interpretation.calibration import measure_rate
 from transformers.interpretation.manifest import read_manifest
 from transformers.interpretation.translator import load_maps, save_maps
@@ -46,19 +46,8 @@ def write_maps(path, layers=(1, 3), shape=(32, 32), seed=0):
 @pytest.fixture
 def request_of(folder, tmp_path):
     def request_of(**changes):
-        options = {
-            "model": str(folder),
-            "examples": write_json(tmp_path / "examples.json", EXAMPLES),
-            "output": tmp_path / "out.parquet",
-            "tokens": "-2:",
-            "interpretation_prompts": (str(write_json(tmp_path / "short.json", SHORT_PROMPT)),),
-            "mapping": write_maps(tmp_path / "maps.safetensors"),
-            "max_new_tokens": 3,
-            "batch_size": 5,
-            "dtype": "float32",
-            "device": "cpu",
-        }
-        return Request(**{**options, **changes})
+        maps = write_maps(tmp_path / "maps.safetensors")
+        return short_run(folder, tmp_path, EXAMPLES, **{"tokens": "-2:", "mapping": maps, **changes})
 
     return request_of
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
+from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
-from transformers.interpretation.batch import Refused, Request, prepare
+from transformers.interpretation.batch import Refused, prepare
 from transformers.interpretation.calibration import measure_rate
 from transformers.interpretation.manifest import read_manifest
 from transformers.interpretation.translator import load_maps, save_maps
@@ -48,20 +48,8 @@ def request_of(folders, tmp_path):
     save_maps(maps, tmp_path / "maps.safetensors")
 
     def request_of(**changes):
-        options = {
-            "model": str(folders / "model"),
-            "source_model": str(folders / "other"),
-            "examples": write_json(tmp_path / "examples.json", EXAMPLES),
-            "output": tmp_path / "out.parquet",
-            "tokens": "-2:",
-            "interpretation_prompts": (str(write_json(tmp_path / "short.json", SHORT_PROMPT)),),
-            "mapping": tmp_path / "maps.safetensors",
-            "max_new_tokens": 3,
-            "batch_size": 5,
-            "dtype": "float32",
-            "device": "cpu",
-        }
-        return Request(**{**options, **changes})
+        options = {"source_model": str(folders / "other"), "mapping": tmp_path / "maps.safetensors", "tokens": "-2:"}
+        return short_run(folders / "model", tmp_path, EXAMPLES, **{**options, **changes})
 
     return request_of
 
