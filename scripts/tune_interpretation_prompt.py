@@ -69,13 +69,14 @@ def tune(arguments: argparse.Namespace) -> int:
     print(f"{len(known)} known facts of the tuning half, layers {', '.join(map(str, layers))}")
     began = time.monotonic()
     for trial in search.run(loaded.deepest_insert_layer):
-        print(f"{described(trial.candidate):<50}{trial.net}", flush=True)
+        print(f"{described(trial.candidate):<62}{trial.net}", flush=True)
     write(arguments.output, search.best(), list(search.trials.values()))
     best = search.best().candidate
     print(
         f"best in {time.monotonic() - began:,.0f} s: {described(best)}, one interpretation per reported one\n"
         f"{arguments.output}: use it with --interpretation-prompt {arguments.output} "
-        f"--insert-layer {best.insert_layer} --replacing-mode addition --overlay-strength {best.strength:g}"
+        f"--insert-layer {best.insert_layer} --replacing-mode {best.replacing_mode} "
+        f"--overlay-strength {best.strength:g}"
     )
     return 0
 
@@ -93,7 +94,8 @@ def evenly(facts: Sequence, most: int) -> list:
 
 def described(candidate: Candidate) -> str:
     return (
-        f"{candidate.name}, {candidate.placeholders} at layer {candidate.insert_layer}, strength {candidate.strength:g}"
+        f"{candidate.name}, {candidate.placeholders} at layer {candidate.insert_layer}, {candidate.replacing_mode} "
+        f"{candidate.strength:g}"
     )
 
 

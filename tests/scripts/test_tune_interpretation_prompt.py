@@ -30,7 +30,13 @@ def test_facts_are_spread_evenly():
 def test_the_best_of_each_round_is_kept(monkeypatch):
     """With a score that is known, one thing at a time leads to its maximum."""
     facts = [Fact("r", f"of {answer}s", answer, "tuning", "q") for answer in ("Rome", "Oslo", "Lima", "Bonn", "Cairo")]
-    aim = {"name": "words", "placeholders": 2, "insert_layer": 3, "strength": 4.0}
+    aim = {
+        "name": "words",
+        "placeholders": 2,
+        "insert_layer": 3,
+        "strength": 4.0,
+        "replacing_mode": "norm_matched_addition",
+    }
     tried = []
 
     def say(interpreter, states, layers):
@@ -40,8 +46,10 @@ def test_the_best_of_each_round_is_kept(monkeypatch):
             count == aim["placeholders"],
             settings.insert_layer == aim["insert_layer"],
             settings.overlay_strength == aim["strength"],
+            settings.replacing_mode == aim["replacing_mode"],
         ]
-        tried.append((interpreter.prompt.name, count, settings.insert_layer, settings.overlay_strength))
+        how = settings.insert_layer, settings.overlay_strength, settings.replacing_mode
+        tried.append((interpreter.prompt.name, count, *how))
         texts = [fact.answer if index < sum(is_so) else "" for index, fact in enumerate(facts)]
         return [[Said(Interpretation((1,), (0.5,), (0.5,)), (text,))] for text in texts]
 
@@ -50,8 +58,9 @@ def test_the_best_of_each_round_is_kept(monkeypatch):
     trials = list(found.run(5))
     assert len(trials) == len(tried) == len(set(tried))
     assert found.best().candidate == Candidate(search.WORDINGS["words"], **aim)
-    assert found.best().net.value == 4 / 5
-    assert max(layer for _, _, layer, _ in tried) == 5
+    assert found.best().net.value == 1
+    assert max(layer for _, _, layer, *_ in tried) == 5
+    assert {mode for *_, mode in tried} == {"addition", "norm_matched_addition", "norm_matched", "normalized"}
 
 
 def test_what_is_named_for_another_fact_does_not_count(monkeypatch):
@@ -87,7 +96,7 @@ def test_a_prompt_file_and_everything_that_was_tried(folder, capsys):
     assert spec.build(TOKENIZER).insert_locations
     assert all(trial["candidate"]["insert_layer"] <= 1 for trial in trials)
     out = capsys.readouterr().out
-    assert f"--insert-layer {best['insert_layer']} --replacing-mode addition" in out
+    assert f"--insert-layer {best['insert_layer']} --replacing-mode {best['replacing_mode']} --overlay" in out
 
 
 def test_no_facts_are_refused(folder, capsys):

@@ -1,8 +1,8 @@
 """Search for the interpretation prompt and settings that recover most answers of the tuning half.
 
 One thing is varied at a time, and the best kept: the wording with the strength, then the number of placeholders, the
-insert layer, and the strength again. What is compared is the share of facts named at any of the layers, net of what is
-named for another fact; random vectors are left for the final evaluation.
+insert layer, the strength again, and the replacing mode. What is compared is the share of facts named at any of the
+layers, net of what is named for another fact; random vectors are left for the final evaluation.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ WORDINGS = {
 PLACEHOLDERS = (1, 2, 3)
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 FIRST_STRENGTHS = (1.0, 3.0)
+MODES = (("norm_matched_addition", None), ("norm_matched", 1.0), ("normalized", 1.0))
+"""Replacing modes beside addition, and their strength: of the best so far, or all of the embedding where they blend."""
 FIRST_LAYER = 2
 """Where to begin."""
 
@@ -51,14 +53,15 @@ class Candidate:
     placeholders: int
     insert_layer: int
     strength: float
-    """Of addition: a state of a deep layer outweighs what was there many times, and what the layers on its way add to
-    it turns it the less, the longer it is."""
+    """Of the embedding. In addition a state of a deep layer outweighs what was there many times, and what the layers on
+    its way add to it turns it the less, the longer it is."""
+    replacing_mode: str = "addition"
 
     def spec(self) -> InterpretationPromptSpec:
         return InterpretationPromptSpec(self.name, sequence=(self.wording, *[0] * self.placeholders))
 
     def settings(self, max_new_tokens: int) -> InterpretationSettings:
-        return InterpretationSettings(self.insert_layer, "addition", self.strength, max_new_tokens)
+        return InterpretationSettings(self.insert_layer, self.replacing_mode, self.strength, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ class Search:
             lambda best: (replace(best, placeholders=count) for count in PLACEHOLDERS),
             lambda best: (replace(best, insert_layer=layer) for layer in range(deepest_insert_layer + 1)),
             lambda best: (replace(best, strength=strength) for strength in STRENGTHS),
+            lambda best: (
+                replace(best, replacing_mode=mode, strength=strength or best.strength) for mode, strength in MODES
+            ),
         ]
         for around in rounds:
             yield from self._try(around(self.best().candidate))
