@@ -217,6 +217,21 @@ def test_identical_vectors_are_interpreted_once(llama):
     assert many == [*twice, twice[0], twice[0]]
 
 
+def test_without_surgery_every_text_is_read_once(llama):
+    """Beside the prompt's and the cells' own tokens: one for each distinct beginning that somebody goes on from."""
+    cells = [Cell(v * scale, PROMPT) for v in vectors(llama, 4) for scale in (1, 1.001, 30)]
+    counted, handle = count_positions(llama)
+    try:
+        texts = [text.token_ids for text in interpret_chunk(llama, cells, SETTINGS, batch_size=64)]
+    finally:
+        handle.remove()
+    beginnings = {text[:end] for text in texts for end in range(1, len(text))}
+    own = sum(len(text) - 1 for text in texts)
+    assert len(beginnings) < own, "some say the same"
+    rest = len(PROMPT.input_ids) - min(PROMPT.insert_locations)
+    assert sum(counted) == min(PROMPT.insert_locations) + (len(cells) + 1) * rest + own + len(beginnings)
+
+
 def test_a_cell_that_goes_wrong_leaves_the_others_alone(llama):
     good = vectors(llama, 3)
     bad = [torch.full_like(good[0], float("nan")), good[0].clone()]

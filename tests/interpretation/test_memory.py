@@ -44,12 +44,12 @@ def test_the_default_budget(llama):
 
 
 def test_the_estimate_covers_what_the_cache_takes(llama):
-    """Twice the final cache, since selecting rows holds the old and the new one."""
+    """Twice the final cache, since selecting rows holds the old and the new one, of two rows per cell."""
     memory = 10**6
     rows = resolve_batch_size(llama, [PROMPT], SETTINGS, memory=memory)
     config = llama.config
     per_position = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * 8
-    assert rows * 2 * per_position * (len(PROMPT.input_ids) + SETTINGS.max_new_tokens) <= memory
+    assert rows * 2 * 2 * per_position * (len(PROMPT.input_ids) + SETTINGS.max_new_tokens) <= memory
 
 
 def test_the_device_with_the_least_room_decides(llama, monkeypatch):

@@ -1,37 +1,27 @@
 """Attention of one query per row on a CPU, several times faster than the fused kernel there.
 
-    with OneQueryAttention():
+    with Answers({scaled_dot_product_attention: one_query_attention}):
         model(next_tokens, past_key_values=cache, use_cache=True)      # a decode step
 
 The CPU's fused kernel is made for many queries. With one per row it costs, in bfloat16, more than all matrix multiplies
 of a decode step together (256 rows, 52 positions, 9 query and 3 key/value heads: 12.8 ms a layer; as two batched
 multiplies in which the query heads of one key/value head stand together: 1.0 ms; float32: 4.4 and 2.4 ms). Whatever
 else a model does around attention (masks, scaling, caches) stays its own: only the call of the kernel is answered
-differently, in this thread, inside the context. Other devices and longer queries keep the kernel; models that do not
+differently. Other devices and longer queries keep the kernel; models that do not
 use it, 4.34.0's among them, never notice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
 
-class OneQueryAttention(TorchFunctionMode):
-    """Context in which a CPU kernel call with one query per row is answered by `attend`."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is scaled_dot_product_attention and _answers(*args, **kwargs):
-            return attend(*args, **kwargs)
-        return func(*args, **kwargs)
+def one_query_attention(*args: Any, **kwargs: Any) -> Any:
+    """Answers `scaled_dot_product_attention` on a CPU with one query per row."""
+    return attend(*args, **kwargs) if _answers(*args, **kwargs) else NotImplemented
 
 
 def _answers(

@@ -3,7 +3,7 @@
     cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
     out = model(input_ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, input_ids))
     wide = repeat_rows(out.past_key_values, 64)      # one prompt, 64 continuations
-    rest = select_rows(wide, rows_that_go_on)        # rows that have ended leave
+    rest = select_rows(wide, rows_that_go_on)        # in any order, and as often as asked for
 
 A verb never changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
 prefix among several batches takes a new object from `repeat_rows` or `select_rows` for each.
@@ -16,6 +16,7 @@ instead of throwing positions away, and a row's cache never depends on how it ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,14 +80,27 @@ def bytes_by_device(cache: Any) -> dict[torch.device, int]:
 
 def repeat_rows(cache: Any, rows: int) -> Any:
     """A new cache of `rows` copies of the only row. Copies are views: memory is taken when tokens are appended."""
-    return _like(cache, [tuple(states.expand(rows, *states.shape[1:]) for states in layer) for layer in _layers(cache)])
+    return map_states(cache, lambda states: states.expand(rows, *states.shape[1:]))
 
 
 def select_rows(cache: Any, rows: torch.Tensor) -> Any:
     """A new cache of the given rows `[n]`, in that order; a row may be given several times."""
-    return _like(
-        cache, [tuple(states.index_select(0, rows.to(states.device)) for states in layer) for layer in _layers(cache)]
-    )
+    return map_states(cache, lambda states: states.index_select(0, rows.to(states.device)))
+
+
+def map_states(cache: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A new cache of the same representation, with every tensor of keys and of values changed."""
+    layers = [tuple(change(states) for states in layer) for layer in _layers(cache)]
+    if isinstance(cache, (tuple, list)):
+        return tuple(layer[0] if isinstance(old, torch.Tensor) else layer for old, layer in zip(cache, layers))
+    made = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        if hasattr(made, "layers"):  # they copy what they are given: of no position there is nothing to copy
+            made.update(keys[..., :0, :], values[..., :0, :], index)
+            made.layers[index].keys, made.layers[index].values = keys, values
+        else:
+            made.update(keys, values, index)
+    return made
 
 
 def _layers(cache: Any) -> Layers:
@@ -101,13 +115,3 @@ def _layers(cache: Any) -> Layers:
     if hasattr(cache, "layers"):  # from 4.54 on
         return [(layer.keys, layer.values) for layer in cache.layers if getattr(layer, "keys", None) is not None]
     return list(zip(cache.key_cache, cache.value_cache))
-
-
-def _like(cache: Any, layers: Layers) -> Any:
-    """A cache of the same representation as `cache` that holds `layers`."""
-    if isinstance(cache, (tuple, list)):
-        return tuple(layer[0] if isinstance(old, torch.Tensor) else layer for old, layer in zip(cache, layers))
-    made = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        made.update(keys, values, index)
-    return made

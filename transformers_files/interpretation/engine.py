@@ -3,48 +3,57 @@
     interpretations = interpret_chunk(model, cells, InterpretationSettings(), batch_size=256)
 
 For every cell the placeholders of its interpretation prompt are overwritten with the cell's vector at the input of one
-decoder layer, and the model continues by raw argmax. What makes it fast:
+decoder layer, and the model continues by raw argmax. The relevancy of a token is how much the surgery changed its
+probability, so the same text is read after the same prompt without surgery, too. What makes it fast:
 
 - the tokens before the first placeholder are the same for every row: their keys and values are computed once;
 - logits are made only where they are read, and probabilities under surgery fall out of the decode steps;
+- so do those without surgery: each step has, beside the rows of the cells, one row without surgery for every text that
+  has been said so far. Cells that have said the same share one (a grid of 496 cells with 24.7 tokens each: 9.4 tokens
+  of such rows per cell), and thick matrix multiplies are the faster ones;
 - rows that have ended leave the batch; identical vectors are interpreted once;
-- relevancy needs the same text after the same prompt without surgery: see `relevancy`.
+- on a CPU: `attention`, `linear` and `recycling`.
 
 Cells are grouped by interpretation prompt, so that all rows of a batch have the same length at every step: no padding,
 no attention mask, and the numbers of a row do not depend on its neighbours' lengths.
 
 What was left out, judged by measured costs of token passes on a CPU with 64 to 256 rows:
 
-- Waiting cells that take the places of rows that have ended: a decode step of 64 rows costs 7 % more per row in float32
-  than one of 256, so a batch may run low; and rows of unequal length need a mask and padding.
+- Waiting cells that take the places of rows that have ended, and several interpretation prompts in one batch: rows of
+  unequal length need a mask and padding, and a chunk fills batches of one prompt.
 - The text of the layer below as a draft, verified in one pass: 34 % of its tokens were accepted on a grid of 496 cells,
-  so a cell would read 19 tokens more, while a token in a thick pass costs 15 % less than one in a decode step of 256
-  rows in float32, and no less in bfloat16.
-- Several interpretation prompts in one batch: it would need padding, and a chunk fills batches of one prompt.
-- Keys and values written into a buffer with room to spare, instead of the copy of the whole cache that `torch.cat`
-  makes at every step (17 % of the time of 256 rows in bfloat16): attention's batched multiplies copy views of a
-  buffer that are not contiguous, and the whole took 5 % longer.
+  so a cell would read 19 tokens more, while a token in a thick pass costs at most 15 % less than in a decode step.
+- Keys and values written into a buffer with room to spare: attention's batched multiplies copy views of a buffer that
+  are not contiguous; see `recycling` for what pays instead.
+- Weights packed once for the processor: 3 to 5 % less time in bfloat16, for a second copy of the weights.
+- A compiled decode step: what it could fuse, all but matrix multiplies and the cache, is a sixth of a step in bfloat16
+  and less in float32, and it needs a compiler on the user's machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from .attention import OneQueryAttention
-from .cache import check_window, empty_cache, repeat_rows, select_rows
+from .answers import Answers
+from .attention import one_query_attention
+from .cache import check_window, empty_cache, repeat_rows
 from .families import decoder_layers
 from .insert_layers import SAME, InsertLayer, insert_layer_of
-from .logits import best_tokens, end_of_sequence_ids, input_device, next_logits
+from .linear import one_dnn_linear
+from .logits import best_tokens, end_of_sequence_ids, input_device, next_logits, probabilities_of
 from .memory import in_batches, rows_that_fit
 from .prompts import InterpretationPrompt
-from .relevancy import Text, plain_probabilities
+from .recycling import RecycledMemory
 from .replacing import REPLACING_MODES, has_norm
 from .surgery import SurgeryPlan, plan_surgery, surgery
+
+_FASTER = {functional.scaled_dot_product_attention: one_query_attention, functional.linear: one_dnn_linear}
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,20 @@ class _Continuation:
 
     token_ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
+    """The probabilities of the same tokens after the same text without surgery."""
     status: str = "ok"
+
+    def say(self, token: int, probability: float, without: float) -> bool:
+        """Add a token, or note what is wrong with its numbers: then there is no going on."""
+        for name, number in (("logits", probability), ("logits without surgery", without)):
+            if not 0 <= number <= 1:
+                self.status = f"the {name} have NaN or infinity at new token {len(self.token_ids)}"
+                return False
+        self.token_ids.append(token)
+        self.probabilities.append(probability)
+        self.without.append(without)
+        return True
 
 
 def interpret_chunk(
@@ -118,7 +140,7 @@ def interpret_chunk(
         model: a causal language model in evaluation mode, on any device or spread over several.
         cells: in any order; several interpretation prompts may be mixed.
         settings: the same for all cells.
-        batch_size: rows that are decoded at once; halved when memory runs out.
+        batch_size: cells that are decoded at once; halved when memory runs out.
 
     Returns:
         one interpretation per cell, in the order of the cells. A vector that is not finite, or that drives the model's
@@ -127,7 +149,7 @@ def interpret_chunk(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least one row is needed")
     done: dict[int, Interpretation] = {}
-    with torch.no_grad(), OneQueryAttention():
+    with torch.no_grad():
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
             check_window(model, len(prompt.input_ids) + settings.max_new_tokens)
             numbers = [number for number, cell in enumerate(cells) if cell.prompt == prompt]
@@ -143,7 +165,7 @@ def resolve_batch_size(
     *,
     memory: int | None = None,
 ) -> int:
-    """The batch size for a run, resolved once: a power of two of rows that fit into `memory` bytes.
+    """The batch size for a run, resolved once: a power of two of cells that fit into `memory` bytes.
 
     Without `memory` a share of what is free counts; see `memory.rows_that_fit`.
     """
@@ -170,12 +192,14 @@ def _interpret_cells(
     problems = {key: _problem(cell.vector, settings) for key, cell in zip(keys, cells)}
     distinct = {key: cell for key, cell in zip(keys, cells) if problems[key] is None}
     shared = read_shared_part(model, prompt)
-    said = in_batches(
-        lambda batch: _decode(model, prompt, batch, settings, shared), list(distinct.values()), batch_size
-    )
-    texts = [tuple(continuation.token_ids) for continuation in said if continuation.status == "ok"]
-    plain = plain_probabilities(model, prompt.input_ids, texts, batch_size=batch_size)
-    results = {key: _interpretation(continuation, plain) for key, continuation in zip(distinct, said)}
+
+    def decode(batch: Sequence[Cell]) -> list[_Continuation]:
+        memory = RecycledMemory()
+        with Answers({**_FASTER, torch.cat: memory.append}):
+            return _decode(model, prompt, batch, settings, shared, memory)
+
+    said = in_batches(decode, list(distinct.values()), batch_size)
+    results = dict(zip(distinct, map(_interpretation, said)))
     return [results[key] if key in results else Interpretation((), (), (), str(problems[key])) for key in keys]
 
 
@@ -188,14 +212,11 @@ def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | No
     return None
 
 
-def _interpretation(said: _Continuation, plain: Mapping[Text, Sequence[float]]) -> Interpretation:
+def _interpretation(said: _Continuation) -> Interpretation:
     if said.status != "ok":
         return Interpretation((), (), (), said.status)
-    token_ids = tuple(said.token_ids)
-    if not all(0 <= probability <= 1 for probability in plain[token_ids]):
-        return Interpretation((), (), (), "the logits without surgery have NaN or infinity")
-    relevancy = tuple(abs(p - q) for p, q in zip(said.probabilities, plain[token_ids]))
-    return Interpretation(token_ids, tuple(said.probabilities), relevancy)
+    relevancy = tuple(abs(p - q) for p, q in zip(said.probabilities, said.without))
+    return Interpretation(tuple(said.token_ids), tuple(said.probabilities), relevancy)
 
 
 def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
@@ -212,15 +233,21 @@ def read_under_surgery(
     cells: Sequence[Cell],
     settings: InterpretationSettings,
     shared: Any,
+    *,
+    untouched: int = 0,
 ) -> tuple[torch.Tensor, Any]:
-    """Logits `[cells, vocabulary]` after the prompt, with the vector of each cell inserted, and the cache.
+    """Read the prompt with the vector of each cell inserted, and behind these rows so many without surgery.
 
     cells: of this prompt, with an insert layer of their own. shared: what `read_shared_part` gave.
+
+    Returns:
+        logits `[cells + untouched, vocabulary]` after the prompt, and the cache.
     """
     rest = prompt.input_ids[min(prompt.insert_locations) :]
-    ids = torch.tensor([rest] * len(cells), device=input_device(model))
-    cache = empty_cache(model) if shared is None else repeat_rows(shared, len(cells))
-    with surgery(model, _plan(model, prompt, cells, settings)):
+    rows = len(cells) + untouched
+    ids = torch.tensor([rest] * rows, device=input_device(model))
+    cache = empty_cache(model) if shared is None else repeat_rows(shared, rows)
+    with surgery(model, _plan(model, prompt, cells, settings, untouched)):
         return next_logits(model, ids, cache)
 
 
@@ -230,44 +257,51 @@ def _decode(
     cells: Sequence[Cell],
     settings: InterpretationSettings,
     shared: Any,
+    memory: RecycledMemory,
 ) -> list[_Continuation]:
-    """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave."""
+    """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave.
+
+    Behind the rows of the cells come rows without surgery: one for each of the texts that those have said so far.
+    """
     device = input_device(model)
     ends = end_of_sequence_ids(model)
     said = [_Continuation() for _ in cells]
-    rows = said
-    logits, cache = read_under_surgery(model, prompt, cells, settings, shared)
+    rows, beside = said, [0] * len(said)  # beside: the row without surgery, of these, that has read the same text
+    logits, cache = read_under_surgery(model, prompt, cells, settings, shared, untouched=1)
     for step in range(settings.max_new_tokens):
-        tokens, probabilities = best_tokens(logits)
-        going_on = []
-        for index, (row, token, probability) in enumerate(zip(rows, tokens.tolist(), probabilities.tolist())):
-            if not 0 <= probability <= 1:
-                row.status = f"the logits have NaN or infinity at new token {step}"
-                continue
-            row.token_ids.append(token)
-            row.probabilities.append(probability)
-            if token not in ends:
-                going_on.append(index)
+        best, probabilities = best_tokens(logits[: len(rows)])
+        without = probabilities_of(logits[len(rows) :], torch.tensor(beside, device=device), best)
+        tokens = best.tolist()
+        fine = [row.say(*values) for row, *values in zip(rows, tokens, probabilities.tolist(), without.tolist())]
+        going_on = [index for index, token in enumerate(tokens) if fine[index] and token not in ends]
         if not going_on or step == settings.max_new_tokens - 1:
             break
-        if len(going_on) < len(rows):
-            kept = torch.tensor(going_on, device=device)
-            rows, tokens, cache = [rows[index] for index in going_on], tokens[kept], select_rows(cache, kept)
-        logits, cache = next_logits(model, tokens[:, None], cache)
+        texts = [(beside[index], tokens[index]) for index in going_on]  # the text before, the token
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        kept = [*going_on, *(len(rows) + before for before, _ in numbers)]
+        if kept != list(range(len(logits))):
+            cache = memory.select_rows(cache, torch.tensor(kept, device=device))
+        rows, beside = [rows[index] for index in going_on], [numbers[text] for text in texts]
+        next_tokens = torch.tensor([[token] for _, token in (*texts, *numbers)], device=device)
+        logits, cache = next_logits(model, next_tokens, cache)
     return said
 
 
 def _plan(
-    model: nn.Module, prompt: InterpretationPrompt, cells: Sequence[Cell], settings: InterpretationSettings
+    model: nn.Module,
+    prompt: InterpretationPrompt,
+    cells: Sequence[Cell],
+    settings: InterpretationSettings,
+    untouched: int,
 ) -> SurgeryPlan | None:
     """Every row's vector at all placeholders of the prompt; what comes before the first is in the cache."""
     locations = list(prompt.insert_locations)
     options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(
-        [_insert_info(cell, locations) | options for cell in cells],
+        [*(_insert_info(cell, locations) | options for cell in cells), *[{}] * untouched],
         n_layers=len(decoder_layers(model)),
         hidden_size=cells[0].vector.shape[-1],
-        batch_size=len(cells),
+        batch_size=len(cells) + untouched,
         prompt_length=len(prompt.input_ids),
         cached_length=locations[0],
     )

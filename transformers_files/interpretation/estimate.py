@@ -50,10 +50,10 @@ class Estimate:
     """Reading the interpretation prompts under surgery."""
     decoding: Work
     plain: Work
-    """Reading the interpretations once more, without surgery."""
+    """Reading prompts and interpretations without surgery."""
     weight_bytes: int
     cache_bytes: int
-    """Of one batch at its longest."""
+    """Of one batch at its longest, as if no two cells said the same."""
     csv_bytes: int
 
     @property
@@ -116,9 +116,10 @@ def estimate_plan(
         for index, cells in cells_of.items():
             prompt = plan.prompts[index]
             first, length = min(prompt.insert_locations), len(prompt.input_ids)
-            batches += -(-cells // batch_size)
+            batches_of = -(-cells // batch_size)
+            batches += batches_of
             prompts += _pass(first, logits=bool(first)) + _pass(length - first, after=first) * cells
-            plain += _pass(length)
+            plain += _pass(length - first, after=first) * batches_of
     after = [_decoding(len(prompt.input_ids), new) * _cells_of_prompt(plan) for prompt in plan.prompts]
     decoding = sum(after, Work())
     longest = max((len(prompt.input_ids) for prompt in plan.prompts), default=0) + new
@@ -134,7 +135,7 @@ def estimate_plan(
         decoding=decoding,
         plain=plain + decoding,
         weight_bytes=parameters * dtype.itemsize,
-        cache_bytes=min(batch_size, plan.chunk_cells, plan.n_cells) * longest * size.cached * dtype.itemsize,
+        cache_bytes=2 * min(batch_size, plan.chunk_cells, plan.n_cells) * longest * size.cached * dtype.itemsize,
         csv_bytes=len(csv_header()) + sum(_csv_bytes(plan, source, settings, tokenizer) for source in plan.sources),
     )
 

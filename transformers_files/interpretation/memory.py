@@ -22,6 +22,8 @@ MOST_ROWS = 256
 """More rows than this are hardly faster: of a decode step of 135 million parameters on a CPU core, 256 rows take 4.2 ms
 per row in float32, 64 rows 4.5 and 512 rows 4.0."""
 
+_ROWS_PER_CELL = 2
+
 _SHARE = {"cpu": 0.25, "cuda": 0.7}
 """Part of the free memory that is used; a CPU's is shared with everything else that runs."""
 
@@ -33,7 +35,9 @@ class OutOfMemoryWarning(UserWarning):
 def rows_that_fit(
     model: nn.Module, prompts: Sequence[InterpretationPrompt], max_new_tokens: int, *, memory: int | None = None
 ) -> int:
-    """Rows that can be decoded at once, a power of two, so that a little more or less free memory changes nothing.
+    """Cells that can be decoded at once, a power of two, so that a little more or less free memory changes nothing.
+
+    Each has a row under surgery, and, where no other says the same, one without.
 
     memory: bytes to use on each device; by default a share of what is free there now. Each device that runs layers
     holds their part of the cache, and for a while the weights of an offloaded one.
@@ -50,7 +54,7 @@ def rows_that_fit(
     for device, cached in bytes_by_device(cache).items():
         row = 2 * (longest + max_new_tokens) * cached + working  # selecting rows holds the old and the new cache
         budget = int(free_memory(device) * _SHARE.get(device.type, 0.5)) if memory is None else memory
-        rows = min(rows, (budget - largest_offloaded(model)) // row)
+        rows = min(rows, (budget - largest_offloaded(model)) // (_ROWS_PER_CELL * row))
     return 1 << (max(1, rows).bit_length() - 1)
 
 

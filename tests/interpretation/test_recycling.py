@@ -1,0 +1,76 @@
+"""Caches in recycled memory hold what caches in new memory hold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tiny_models import available_families, tiny_model
+from transformers.interpretation.answers import Answers
+from transformers.interpretation.cache import empty_cache, mask_beside, select_rows
+from transformers.interpretation.recycling import RecycledMemory
+
+# The older layout of Bloom's cache has no dimension of its own for rows.
+REFUSED = {"bloom"} & {family.model_type for family in available_families() if empty_cache(tiny_model("bloom")) is None}
+FAMILIES = [family.model_type for family in available_families() if family.model_type not in REFUSED]
+
+
+@torch.no_grad()
+def decode(model, select) -> torch.Tensor:
+    """Logits of steps in which rows leave, come twice and change places, or all stay."""
+    dice = random.Random(0)
+    cache, ids, steps = empty_cache(model), torch.arange(20, 32).reshape(4, 3), []
+    for step in range(8):
+        out = model(input_ids=ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, ids))
+        steps.append(out.logits[:, -1])
+        cache, rows = out.past_key_values, len(ids)
+        if step != 4:
+            kept = torch.tensor([dice.randrange(rows) for _ in range(dice.randrange(2, 9))])
+            cache, rows = select(cache, kept), len(kept)
+        ids = torch.tensor([[dice.randrange(10, 90)] for _ in range(rows)])
+    return torch.cat(steps)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoding_says_the_same(family):
+    model = tiny_model(family)
+    expected = decode(model, select_rows)
+    memory = RecycledMemory()
+    with Answers({torch.cat: memory.append}):
+        found = decode(model, memory.select_rows)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_is_used_again():
+    memory = RecycledMemory()
+    states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
+    held = [memory._select(states, torch.arange(3)) for _ in range(2)]
+    first = {one.data_ptr() for one in held}
+    addresses = set()
+    for _ in range(6):
+        for index, one in enumerate(held):
+            grown = memory.append([one, new], dim=-2)
+            assert torch.equal(grown, torch.cat([one.clone(), new], dim=-2))
+            held[index] = grown
+            addresses.add(grown.data_ptr())
+    assert held[0].shape == (3, 2, 11, 4)
+    assert len(addresses | first) == 3, "as many as there are tensors, and a spare one"
+
+
+def test_a_larger_cache_finds_larger_memory():
+    memory = RecycledMemory()
+    states = torch.randn(2, 2, 5, 4)
+    few = memory._select(states, torch.tensor([0]))
+    many = memory._select(few.clone(), torch.zeros(500, dtype=torch.long))
+    assert torch.equal(many, states[:1].expand(500, -1, -1, -1))
+
+
+def test_what_is_not_answered():
+    memory = RecycledMemory()
+    states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
+    assert memory.append([states, new], -2) is NotImplemented, "not of these caches"
+    taken = memory._select(states, torch.arange(3))
+    assert memory.append([new, taken], 2) is NotImplemented
+    assert memory.append([taken, new, new], 2) is NotImplemented
+    assert memory.append([taken, new], 2, out=torch.empty(0)) is NotImplemented
