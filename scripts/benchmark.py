@@ -1,7 +1,7 @@
 """How fast the engine is, against the usual way on the same machine in the same run.
 
     python scripts/benchmark.py                      # minutes: a table
-    python scripts/benchmark.py --quick              # under a minute: one round of few cells, says little
+    python scripts/benchmark.py --quick              # under a minute: one round of few short texts, says little
     python scripts/benchmark.py --json FILE          # also the numbers
 
 Three ways to the same interpretations, with relevancy, of hidden embeddings of the embedded model:
@@ -12,8 +12,9 @@ Three ways to the same interpretations, with relevancy, of hidden embeddings of 
 - engine: `transformers.interpretation.engine`, at the batch size that it chooses itself.
 
 Each way runs in a process of its own, so that each has its own peak memory. They take turns over several rounds; ratios
-are taken within a round, and the table shows their medians. The interpretation prompt is fixed, 22 tokens, three
-of them before its first placeholder.
+are taken within a round, and the table shows their medians. The cells are all tokens of every fourth layer; then, once,
+of every layer, where neighbours say the same more often. The interpretation prompt is fixed, 22 tokens, three of them
+before its first placeholder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 import torch
 import transformers
-from benchmark_ways import Outcome, Process, Result
+from benchmark_ways import NEW_TOKENS, Outcome, Process, Result
 from transformers.interpretation.loading import resolve_dtype
 
 QUESTION = "What is the capital of France?"
@@ -52,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    parser.add_argument("--quick", action="store_true", help="under a minute: one round of few cells")
+    parser.add_argument("--quick", action="store_true", help="under a minute: one round of few short texts")
     parser.add_argument("--rounds", type=int, help="turns of each way (default: 3)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     options = parser.parse_args(arguments)
+    new_tokens = 8 if options.quick else NEW_TOKENS
     rounds = options.rounds or (1 if options.quick else 3)
-    cells = cells_of_layers([16] if options.quick else range(0, 31, 4))
-    flatness_sizes = (8, 16) if options.quick else (256, 4096)
+    cells = cells_of_layers([16])[:8] if options.quick else cells_of_layers(range(0, LAYERS, 4))
 
-    ways = {(name, dtype): Process(name, dtype, options.threads) for dtype in DTYPES for name in WAYS}
+    ways = {(name, dtype): Process(name, dtype, options.threads, new_tokens) for dtype in DTYPES for name in WAYS}
     lean = dict.fromkeys(DTYPES, USUAL_BATCH)
     if not options.quick:
         for dtype in DTYPES:
@@ -72,9 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for dtype in DTYPES:
         report[dtype] = summary(ways, outcomes, dtype)
     report["as_shipped"] = {"dtype": shipped, "speedup": speedup(outcomes, ("usual", "float32"), ("engine", shipped))}
-    report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], flatness_sizes)
+    sizes, repeats = ((4, 8), 1) if options.quick else ((256, 4096), 3)
+    report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], sizes, repeats)
     report["matmul_fraction"] = {dtype: matmul_fraction(ways, outcomes, dtype, cells) for dtype in DTYPES}
     if not options.quick:
+        report["whole_grid"] = whole_grid(ways, shipped)
         for dtype in DTYPES:
             report[dtype]["recovered_answers"] = ways["engine", dtype].call("recovered_answers", 40)
     for process in ways.values():
@@ -166,19 +169,34 @@ def difference(found: Sequence[Result], expected: Sequence[Result]) -> dict[str,
     return {"different_tokens": different, "different_at_ties": ties, "max_probability_difference": largest}
 
 
-def flatness(engine: Process, sizes: tuple[int, int]) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds per cell, and peak memory, of a small and a large random sample of one grid."""
+def whole_grid(ways: dict[tuple[str, str], Process], shipped: str) -> dict[str, float]:
+    """The ratios for all cells of the question's grid, from one round."""
+    cells = cells_of_layers(range(LAYERS))
+    two = {(name, dtype): ways[name, dtype] for dtype in DTYPES for name in ("usual", "engine")}
+    outcomes = take_turns(two, {}, cells, 1)
+    found = {dtype: speedup(outcomes, ("usual", dtype), ("engine", dtype)) for dtype in DTYPES}
+    return {"cells": len(cells), **found, "as_shipped": speedup(outcomes, ("usual", "float32"), ("engine", shipped))}
+
+
+def flatness(engine: Process, sizes: tuple[int, int], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds per cell, and peak memory, of a small and a large random sample of one grid.
+
+    repeats: of the small one, before the large one and after it.
+    """
     small, large = sizes
     numbers = random.Random(0).sample(range(LAYERS * LONG_TOKENS), large)
 
     def seconds(count: int) -> float:
         return engine.call("run", LONG_QUESTION, numbers[:count]).seconds / count
 
-    before = [seconds(small) for _ in range(3)]
+    before = [seconds(small) for _ in range(repeats)]
     memory = {str(small): engine.call("peak_memory")}
     whole = seconds(large)
     memory[str(large)] = engine.call("peak_memory")
-    return {str(small): statistics.median([*before, *(seconds(small) for _ in range(3))]), str(large): whole}, memory
+    return {
+        str(small): statistics.median([*before, *(seconds(small) for _ in range(repeats))]),
+        str(large): whole,
+    }, memory
 
 
 def matmul_fraction(
@@ -229,6 +247,9 @@ def table(report: dict[str, Any]) -> str:
     )  # fmt: skip
     shipped = report["as_shipped"]
     lines += ["", f"As a user gets it: engine {shipped['dtype']} over usual float32: {shipped['speedup']:.2f}×."]
+    if grid := report.get("whole_grid"):
+        ratios = ", ".join(f"{grid[name]:.2f}× {title}" for name, title in [*zip(DTYPES, DTYPES), ("as_shipped", "so")])
+        lines.append(f"All {grid['cells']} cells of the grid, one round: engine over usual {ratios}.")
     (small, few), (large, many) = report["flatness"].items()
     memory = report["flatness_memory"]
     lines.append(

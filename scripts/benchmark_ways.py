@@ -26,7 +26,7 @@ from transformers.interpretation.prompts import InterpretationPrompt
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 REPLY = "<|im_end|>\n<|im_start|>assistant\nSure, I will summarize the message:"
 INTERPRETATION_PROMPT = ("<|im_start|>user\n", 0, 0, 0, 0, REPLY)
-SETTINGS = InterpretationSettings()
+NEW_TOKENS = 30
 CHUNK = 256
 FACTS = Path(__file__).parent / "examples" / "facts.json"
 
@@ -52,15 +52,16 @@ class Outcome:
 class Way:
     """A way to interpret, with its model, its prompt and the vectors of the grids, in one process."""
 
-    def __init__(self, name: str, dtype: str) -> None:
+    def __init__(self, name: str, dtype: str, new_tokens: int) -> None:
         folder = ensure_embedded_model()
         attention = {"attn_implementation": "eager"} if name in ("usual", "lean-eager") and _chooses_attention() else {}
         self.name = name
+        self.settings = InterpretationSettings(max_new_tokens=new_tokens)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **attention).eval()
         self.prompt = InterpretationPrompt.from_sequence(self.tokenizer, INTERPRETATION_PROMPT)
         self.grids: dict[str, torch.Tensor] = {}
-        self.engine_batch = resolve_batch_size(self.model, [self.prompt], SETTINGS) if name == "engine" else 0
+        self.engine_batch = resolve_batch_size(self.model, [self.prompt], self.settings) if name == "engine" else 0
 
     def vectors(self, question: str, numbers: Sequence[int]) -> list[torch.Tensor]:
         """Cells of the grid of a question, numbered layer by layer."""
@@ -77,7 +78,10 @@ class Way:
             return self._engine(vectors)
         passes = _usual_passes if self.name == "usual" else _lean_passes
         starts = range(0, len(vectors), batch_size)
-        parts = [_in_three_calls(self.model, self.prompt, vectors[at : at + batch_size], passes) for at in starts]
+        parts = [
+            _in_three_calls(self.model, self.prompt, vectors[at : at + batch_size], self.settings, passes)
+            for at in starts
+        ]
         return Outcome(sum(part.seconds for part in parts), [result for part in parts for result in part.results])
 
     def _engine(self, vectors: Sequence[torch.Tensor]) -> Outcome:
@@ -85,7 +89,7 @@ class Way:
         results = []
         for start in range(0, len(vectors), CHUNK):
             cells = [Cell(vector, self.prompt) for vector in vectors[start : start + CHUNK]]
-            for found in interpret_chunk(self.model, cells, SETTINGS, batch_size=self.engine_batch):
+            for found in interpret_chunk(self.model, cells, self.settings, batch_size=self.engine_batch):
                 results.append(Result(found.token_ids, found.probabilities, found.relevancy))
         return Outcome(time.perf_counter() - began, results)
 
@@ -167,16 +171,20 @@ def _lean_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch
 
 @torch.no_grad()
 def _in_three_calls(
-    model: nn.Module, prompt: InterpretationPrompt, vectors: Sequence[torch.Tensor], passes: Passes
+    model: nn.Module,
+    prompt: InterpretationPrompt,
+    vectors: Sequence[torch.Tensor],
+    settings: InterpretationSettings,
+    passes: Passes,
 ) -> Outcome:
     """Generate under surgery, then a full pass with and one without it. The margins are not part of the time."""
     began = time.perf_counter()
     places = list(prompt.insert_locations)
     info = [
         {
-            SETTINGS.insert_layer: (places, vector.expand(1, len(places), -1)),
-            "overlay_strength": SETTINGS.overlay_strength,
-            "replacing_mode": SETTINGS.replacing_mode,
+            settings.insert_layer: (places, vector.expand(1, len(places), -1)),
+            "overlay_strength": settings.overlay_strength,
+            "replacing_mode": settings.replacing_mode,
         }
         for vector in vectors
     ]
@@ -184,7 +192,7 @@ def _in_three_calls(
     width, ends = ids.shape[1], model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else ends
     whole = model.generate_interpret(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=SETTINGS.max_new_tokens, do_sample=False,
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=settings.max_new_tokens, do_sample=False,
         pad_token_id=ends[0], insert_info=info, output_attentions=False,
     )  # fmt: skip
     said = whole[:, width:]
@@ -208,10 +216,10 @@ def _in_three_calls(
 class Process:
     """A way in a process of its own; calls of its methods go there and wait."""
 
-    def __init__(self, name: str, dtype: str, threads: int) -> None:
+    def __init__(self, name: str, dtype: str, threads: int, new_tokens: int = NEW_TOKENS) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
-        self.process = context.Process(target=_serve, args=(there, name, dtype, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(there, name, dtype, threads, new_tokens), daemon=True)
         self.process.start()
 
     def call(self, method: str, *args: Any) -> Any:
@@ -227,11 +235,11 @@ class Process:
         self.process.join()
 
 
-def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
+def _serve(connection: Connection, name: str, dtype: str, threads: int, new_tokens: int) -> None:
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    way = Way(name, dtype)
+    way = Way(name, dtype, new_tokens)
     while True:
         method, args = connection.recv()
         try:
