@@ -23,6 +23,7 @@ MOST_ROWS = 256
 per row in float32, 64 rows 4.5 and 512 rows 4.0."""
 
 _ROWS_PER_CELL = 2
+"""At most: one under surgery, one without."""
 
 _SHARE = {"cpu": 0.25, "cuda": 0.7}
 """Part of the free memory that is used; a CPU's is shared with everything else that runs."""
@@ -36,8 +37,6 @@ def rows_that_fit(
     model: nn.Module, prompts: Sequence[InterpretationPrompt], max_new_tokens: int, *, memory: int | None = None
 ) -> int:
     """Cells that can be decoded at once, a power of two, so that a little more or less free memory changes nothing.
-
-    Each has a row under surgery, and, where no other says the same, one without.
 
     memory: bytes to use on each device; by default a share of what is free there now. Each device that runs layers
     holds their part of the cache, and for a while the weights of an offloaded one.
