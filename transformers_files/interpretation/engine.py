@@ -10,7 +10,7 @@ probability, so the same text is read after the same prompt without surgery, too
 - logits are made only where they are read, and probabilities under surgery fall out of the decode steps;
 - so do those without surgery: each step has, beside the rows of the cells, one row without surgery for every text that
   has been said so far. Cells that have said the same share one (128 cells of every fourth layer, 24.8 tokens each:
-  13.3 tokens of such rows per cell; 496 of every layer in one batch: 9.4), and thick matrix multiplies are the faster ones;
+  13.3 tokens of such rows per cell; 496 of every layer in one batch: 9.4), and thick matrix multiplies are faster;
 - rows that have ended leave the batch; identical vectors are interpreted once;
 - on a CPU: `attention`, `linear` and `recycling`.
 
