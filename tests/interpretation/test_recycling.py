@@ -72,5 +72,6 @@ def test_what_is_not_answered():
     assert memory.append([states, new], -2) is NotImplemented, "not of these caches"
     taken = memory._select(states, torch.arange(3))
     assert memory.append([new, taken], 2) is NotImplemented
+    assert memory.append([taken[:, :, :2], new], 2) is NotImplemented, "a part that begins where the whole does"
     assert memory.append([taken, new, new], 2) is NotImplemented
     assert memory.append([taken, new], 2, out=torch.empty(0)) is NotImplemented

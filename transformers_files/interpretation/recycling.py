@@ -31,8 +31,8 @@ class RecycledMemory:
 
     def __init__(self) -> None:
         self._spare: list[Tensor] = []
-        self._used: dict[int, Tensor] = {}
-        """By the address of the tensor that lies in it."""
+        self._used: dict[tuple[int, torch.Size], Tensor] = {}
+        """By the address and shape of the tensor that lies in it: a part of it may begin at the same address."""
 
     def select_rows(self, cache: Any, rows: Tensor) -> Any:
         """`cache.select_rows`, but the cache that is given must not be used again."""
@@ -48,7 +48,7 @@ class RecycledMemory:
 
     def append(self, tensors: Sequence[Tensor], dim: int = 0, **kwargs: Any) -> Any:
         """Answers `torch.cat([states, new], dim)`, where the states are of these caches."""
-        if kwargs or len(tensors) != 2 or tensors[0].data_ptr() not in self._used:
+        if kwargs or len(tensors) != 2 or _place(tensors[0]) not in self._used:
             return NotImplemented
         states, new = tensors
         shape = list(states.shape)
@@ -67,10 +67,14 @@ class RecycledMemory:
         else:
             memory = torch.empty(_ROOM * size, dtype=dtype)
         taken = memory[:size].view(shape)
-        self._used[taken.data_ptr()] = memory
+        self._used[_place(taken)] = memory
         return taken
 
     def _give_back(self, states: Tensor) -> None:
-        memory = self._used.pop(states.data_ptr(), None)
+        memory = self._used.pop(_place(states), None)
         if memory is not None:
             self._spare.append(memory)
+
+
+def _place(states: Tensor) -> tuple[int, torch.Size]:
+    return states.data_ptr(), states.shape
