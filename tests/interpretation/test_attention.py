@@ -10,7 +10,7 @@ from transformers.interpretation import attention
 from transformers.interpretation.answers import Answers
 from transformers.interpretation.attention import one_query_attention
 
-ATTENTION = {scaled_dot_product_attention: one_query_attention}
+ATTENTION = {scaled_dot_product_attention: one_query_attention(lambda states: states)}
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -51,6 +51,32 @@ def test_one_query(mask, groups, scale):
         repeated_first = scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=scale)
     torch.testing.assert_close(grouped, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(repeated_first, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+def test_room_behind_keys_and_values_is_not_looked_at(mask):
+    query, key, value = random(3, 6, 1, 8), random(3, 2, 7, 8, seed=1), random(3, 2, 7, 4, seed=2)
+    wholes = {id(states): torch.cat([states, torch.zeros_like(states[:, :, :5])], 2) for states in (key, value)}
+    read = []
+
+    def whole(states: torch.Tensor) -> torch.Tensor:
+        read.append(states)
+        return wholes[id(states)]
+
+    found = one_query_attention(whole)(query, key, value, attn_mask=mask)
+    assert len(read) == 2
+    torch.testing.assert_close(found, head_by_head(query, key, value, mask), atol=1e-6, rtol=1e-5)
+
+
+def test_room_that_does_not_fit_is_left_alone():
+    query, key, value = random(3, 6, 1, 8), random(3, 2, 7, 8, seed=1), random(3, 2, 7, 4, seed=2)
+    expected = head_by_head(query, key, value)
+    longer, wider = torch.cat([key, key], 2), torch.cat([key, key], 3)
+    for wrong in (longer, wider, key.flatten()):  # the values have no room; room in another dimension; no dimensions
+        found = attention.attend(
+            query, key, value, whole=lambda states, wrong=wrong: wrong if states is key else states
+        )
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_which_calls_are_answered(monkeypatch):

@@ -7,9 +7,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 from tiny_models import tiny_model
-from transformers.interpretation import memory
+from transformers.interpretation import engine, memory
 from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
-from transformers.interpretation.memory import MOST_ROWS, OutOfMemoryWarning, free_memory, in_batches, is_out_of_memory
+from transformers.interpretation.memory import (
+    MOST_ROWS,
+    OutOfMemoryWarning,
+    free_memory,
+    give_back_freed_memory,
+    in_batches,
+    is_out_of_memory,
+)
 from transformers.interpretation.prompts import InterpretationPrompt
 
 PROMPT = InterpretationPrompt("test", (1, 9, 30, 31, 12), (2,), "")
@@ -118,7 +125,7 @@ def test_a_chunk_goes_on_after_running_out_of_memory(llama):
     expected = interpret_chunk(llama, cells, SETTINGS, batch_size=2)
 
     def refuse_many(module, args):
-        if args[0].shape[0] > 2:
+        if args[0].shape[0] > 3 and args[0].shape[1] > 1:  # the prompt for two cells, and one row without surgery
             raise RuntimeError(MESSAGE)
 
     handle = llama.get_input_embeddings().register_forward_pre_hook(refuse_many)
@@ -128,3 +135,19 @@ def test_a_chunk_goes_on_after_running_out_of_memory(llama):
     finally:
         handle.remove()
     assert found == expected
+
+
+def test_freed_memory_is_given_back_where_the_c_library_can(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: lambda kept: asked.append(kept) or 1)
+    give_back_freed_memory()
+    assert asked == [0], "nothing is kept"
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
+    give_back_freed_memory()
+
+
+def test_a_chunk_gives_freed_memory_back(llama, monkeypatch):
+    steps = []
+    monkeypatch.setattr(engine, "give_back_freed_memory", lambda: steps.append(1))
+    interpret_chunk(llama, [Cell(torch.ones(llama.config.hidden_size), PROMPT)], SETTINGS, batch_size=1)
+    assert steps

@@ -46,16 +46,36 @@ def test_memory_is_used_again():
     memory = RecycledMemory()
     states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
     held = [memory._select(states, torch.arange(3)) for _ in range(2)]
-    first = {one.data_ptr() for one in held}
-    addresses = set()
-    for _ in range(6):
+    addresses = {one.data_ptr() for one in held}
+    for _ in range(11):
         for index, one in enumerate(held):
-            grown = memory.append([one, new], dim=-2)
-            assert torch.equal(grown, torch.cat([one.clone(), new], dim=-2))
-            held[index] = grown
-            addresses.add(grown.data_ptr())
-    assert held[0].shape == (3, 2, 11, 4)
-    assert len(addresses | first) == 3, "as many as there are tensors, and a spare one"
+            before = one.clone()
+            held[index] = memory.append([one, new], dim=-2)
+            assert torch.equal(held[index], torch.cat([before, new], dim=-2))
+            addresses.add(held[index].data_ptr())
+    assert held[0].shape == (3, 2, 16, 4)
+    assert len(addresses) == 3, "as many as there are tensors, and a spare one"
+
+
+def test_room_is_used_in_place_and_holds_zeros():
+    memory = RecycledMemory()
+    states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
+    memory._give_back(memory._select(torch.full((3, 2, 40, 4), torch.nan), torch.arange(3)))  # used memory
+    grown = memory.append([memory._select(states, torch.arange(3)), new], 2)
+    for length in (7, 8):
+        longer = memory.append([grown, new], 2)
+        assert longer.shape[2] == length
+        assert longer.data_ptr() == grown.data_ptr()
+        grown = longer
+    assert memory.whole(grown).shape == grown.shape, "no room left"
+    moved = memory.append([grown, new], 2)
+    assert moved.data_ptr() != grown.data_ptr()
+    expected = torch.cat([states, new, new, new, new, torch.zeros(3, 2, 7, 4)], 2)
+    assert torch.equal(memory.whole(moved), expected)
+    fewer = memory._select(moved, torch.tensor([2, 0]))
+    assert fewer.shape == (2, 2, 9, 4)
+    assert torch.equal(memory.whole(fewer), expected[[2, 0]])
+    assert memory.append([fewer, fewer], 0) is NotImplemented, "rows"
 
 
 def test_a_larger_cache_finds_larger_memory():
@@ -72,6 +92,8 @@ def test_what_is_not_answered():
     assert memory.append([states, new], -2) is NotImplemented, "not of these caches"
     taken = memory._select(states, torch.arange(3))
     assert memory.append([new, taken], 2) is NotImplemented
-    assert memory.append([taken[:, :, :2], new], 2) is NotImplemented, "a part that begins where the whole does"
+    part = taken[:, :, :2]
+    assert memory.append([part, new], 2) is NotImplemented, "a part that begins where the whole does"
+    assert memory.whole(part) is part
     assert memory.append([taken, new, new], 2) is NotImplemented
     assert memory.append([taken, new], 2, out=torch.empty(0)) is NotImplemented

@@ -23,8 +23,6 @@ What was left out, judged by measured costs of token passes on a CPU with 64 to 
   unequal length need a mask and padding, and a chunk fills batches of one prompt.
 - The text of the layer below as a draft, verified in one pass: 34 % of its tokens were accepted on a grid of 496 cells,
   so a cell would read 19 tokens more, while a token in a thick pass costs at most 15 % less than in a decode step.
-- Keys and values written into a buffer with room to spare: attention's batched multiplies copy views of a buffer that
-  are not contiguous; see `recycling` for what pays instead.
 - Weights packed once for the processor: 3 to 5 % less time in bfloat16, for a second copy of the weights.
 - A compiled decode step: what it could fuse, all but matrix multiplies and the cache, is a sixth of a step in bfloat16
   and less in float32, and it needs a compiler on the user's machine.
@@ -47,13 +45,14 @@ from .families import decoder_layers
 from .insert_layers import SAME, InsertLayer, insert_layer_of
 from .linear import one_dnn_linear
 from .logits import best_tokens, end_of_sequence_ids, input_device, next_logits, probabilities_of
-from .memory import in_batches, rows_that_fit
+from .memory import give_back_freed_memory, in_batches, rows_that_fit
 from .prompts import InterpretationPrompt
 from .recycling import RecycledMemory
 from .replacing import REPLACING_MODES, has_norm
 from .surgery import SurgeryPlan, plan_surgery, surgery
 
-_FASTER = {functional.scaled_dot_product_attention: one_query_attention, functional.linear: one_dnn_linear}
+_STEPS_PER_CLEANING = 8
+"""Half a percent of the time."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,8 @@ def _interpret_cells(
 
     def decode(batch: Sequence[Cell]) -> list[_Continuation]:
         memory = RecycledMemory()
-        with Answers({**_FASTER, torch.cat: memory.append}):
+        attention = {functional.scaled_dot_product_attention: one_query_attention(memory.whole)}
+        with Answers({**attention, functional.linear: one_dnn_linear, torch.cat: memory.append}):
             return _decode(model, prompt, batch, settings, shared, memory)
 
     said = in_batches(decode, list(distinct.values()), batch_size)
@@ -283,7 +283,10 @@ def _decode(
             cache = memory.select_rows(cache, torch.tensor(kept, device=device))
         rows, beside = [rows[index] for index in going_on], [numbers[text] for text in texts]
         next_tokens = torch.tensor([[token] for _, token in (*texts, *numbers)], device=device)
-        logits, cache = next_logits(model, next_tokens, cache)
+        del logits  # of a large vocabulary there is no room for two
+        if step % _STEPS_PER_CLEANING == 0:
+            give_back_freed_memory()
+        logits, cache = next_logits(model, next_tokens, cache)  # noqa: RUF059 (the next step does use them)
     return said
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +82,22 @@ def free_memory(device: torch.device) -> int:
     if limit.exists() and (most := limit.read_text().strip()).isdigit():
         free.append(int(most) - int(used.read_text()))
     return max(0, min(free, default=4 << 30))
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what the C library keeps of freed memory: with glibc, up to 32 MB in every gap.
+
+    Costs some milliseconds. Without it a decode loop, whose tensors are never twice of one size, held 1.7 GB where
+    1.5 GB were in use.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def in_batches(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], batch_size: int) -> list[R]:
