@@ -11,10 +11,10 @@ Three ways to the same interpretations, with relevancy, of hidden embeddings of 
 - lean: the same three calls without attentions and hidden states, at its best batch size and attention;
 - engine: `transformers.interpretation.engine`, at the batch size that it chooses itself.
 
-Each way runs in a process of its own, so that each has its own peak memory. They take turns over several rounds; ratios
-are taken within a round, and the table shows their medians. The cells are all tokens of every fourth layer; then, once,
-of every layer, where neighbours say the same more often. The interpretation prompt is fixed, 22 tokens, three of them
-before its first placeholder.
+Each way runs in a process of its own, so that each has its own peak memory: torch and the weights are part of it,
+loading them is not. They take turns over several rounds; ratios are taken within a round, and the table shows their
+medians. The cells are all tokens of every fourth layer; then, once, of every layer, where neighbours say the same more
+often. The interpretation prompt is fixed, 22 tokens, three of them before its first placeholder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"machine": machine(options.threads), "cells": len(cells), "rounds": rounds, "lean": lean}
     for dtype in DTYPES:
         report[dtype] = summary(ways, outcomes, dtype)
-    report["as_shipped"] = {"dtype": shipped, "speedup": speedup(outcomes, ("usual", "float32"), ("engine", shipped))}
+    report["as_shipped"] = {
+        "dtype": shipped,
+        "speedup": speedup(outcomes, ("usual", "float32"), ("engine", shipped)),
+        "memory_ratio": report[shipped]["peak_memory"]["engine"] / report["float32"]["peak_memory"]["usual"],
+    }
     sizes, repeats = ((4, 8), 1) if options.quick else ((256, 4096), 3)
     report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], sizes, repeats)
     report["matmul_fraction"] = {dtype: matmul_fraction(ways, outcomes, dtype, cells) for dtype in DTYPES}
@@ -169,13 +173,19 @@ def difference(found: Sequence[Result], expected: Sequence[Result]) -> dict[str,
     return {"different_tokens": different, "different_at_ties": ties, "max_probability_difference": largest}
 
 
-def whole_grid(ways: dict[tuple[str, str], Process], shipped: str) -> dict[str, float]:
-    """The ratios for all cells of the question's grid, from one round."""
+def whole_grid(ways: dict[tuple[str, str], Process], shipped: str) -> dict[str, Any]:
+    """The ratios of time and of peak memory for all cells of the question's grid, from one round."""
     cells = cells_of_layers(range(LAYERS))
     two = {(name, dtype): ways[name, dtype] for dtype in DTYPES for name in ("usual", "engine")}
+    for process in two.values():
+        process.call("peak_memory")  # what came before does not count
     outcomes = take_turns(two, {}, cells, 1)
-    found = {dtype: speedup(outcomes, ("usual", dtype), ("engine", dtype)) for dtype in DTYPES}
-    return {"cells": len(cells), **found, "as_shipped": speedup(outcomes, ("usual", "float32"), ("engine", shipped))}
+    memory = {way: process.call("peak_memory") for way, process in two.items()}
+    pairs = {dtype: (("usual", dtype), ("engine", dtype)) for dtype in DTYPES}
+    pairs["as_shipped"] = ("usual", "float32"), ("engine", shipped)
+    found = {name: speedup(outcomes, *pair) for name, pair in pairs.items()}
+    ratios = {name: memory[engine] / memory[usual] for name, (usual, engine) in pairs.items()}
+    return {"cells": len(cells), **found, "memory_ratio": ratios}
 
 
 def flatness(engine: Process, sizes: tuple[int, int], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
@@ -189,6 +199,7 @@ def flatness(engine: Process, sizes: tuple[int, int], repeats: int) -> tuple[dic
     def seconds(count: int) -> float:
         return engine.call("run", LONG_QUESTION, numbers[:count]).seconds / count
 
+    engine.call("peak_memory")  # what came before does not count
     before = [seconds(small) for _ in range(repeats)]
     memory = {str(small): engine.call("peak_memory")}
     whole = seconds(large)
@@ -246,9 +257,16 @@ def table(report: dict[str, Any]) -> str:
         + " | ".join(f"{report['matmul_fraction'][dtype]:.0%}" for dtype in DTYPES) + " |"
     )  # fmt: skip
     shipped = report["as_shipped"]
-    lines += ["", f"As a user gets it: engine {shipped['dtype']} over usual float32: {shipped['speedup']:.2f}×."]
+    lines += [
+        "",
+        f"As a user gets it: engine {shipped['dtype']} over usual float32: {shipped['speedup']:.2f}×, "
+        f"{shipped['memory_ratio']:.2f} of its memory.",
+    ]
     if grid := report.get("whole_grid"):
-        ratios = ", ".join(f"{grid[name]:.2f}× {title}" for name, title in [*zip(DTYPES, DTYPES), ("as_shipped", "so")])
+        ratios = ", ".join(
+            f"{grid[name]:.2f}× {title} ({grid['memory_ratio'][name]:.2f} of the memory)"
+            for name, title in [*zip(DTYPES, DTYPES), ("as_shipped", "so")]
+        )
         lines.append(f"All {grid['cells']} cells of the grid, one round: engine over usual {ratios}.")
     (small, few), (large, many) = report["flatness"].items()
     memory = report["flatness_memory"]

@@ -28,6 +28,7 @@ REPLY = "<|im_end|>\n<|im_start|>assistant\nSure, I will summarize the message:"
 INTERPRETATION_PROMPT = ("<|im_start|>user\n", 0, 0, 0, 0, REPLY)
 NEW_TOKENS = 30
 CHUNK = 256
+_FORGET_PEAK = Path("/proc/self/clear_refs")
 FACTS = Path(__file__).parent / "examples" / "facts.json"
 
 
@@ -62,6 +63,7 @@ class Way:
         self.prompt = InterpretationPrompt.from_sequence(self.tokenizer, INTERPRETATION_PROMPT)
         self.grids: dict[str, torch.Tensor] = {}
         self.engine_batch = resolve_batch_size(self.model, [self.prompt], self.settings) if name == "engine" else 0
+        self.peak_memory()
 
     def vectors(self, question: str, numbers: Sequence[int]) -> list[torch.Tensor]:
         """Cells of the grid of a question, numbered layer by layer."""
@@ -127,8 +129,11 @@ class Way:
         return sum(named) / len(named)
 
     def peak_memory(self) -> int:
-        """Bytes."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        """Bytes, weights included; on Linux since this was last asked, and without the loading, equal for all ways."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if _FORGET_PEAK.exists():
+            _FORGET_PEAK.write_text("5")
+        return peak
 
 
 def _chooses_attention() -> bool:
