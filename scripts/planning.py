@@ -38,7 +38,7 @@ class Planning:
         from transformers.interpretation.costs import Rate
         from transformers.interpretation.estimate import estimate_plan
         from transformers.interpretation.loading import ModelError
-        from transformers.interpretation.memory import MOST_ROWS
+        from transformers.interpretation.memory import MOST_AT_ONCE
 
         estimate = estimate_plan(
             prepared.plan,
@@ -46,7 +46,7 @@ class Planning:
             prepared.outline.skeleton,
             prepared.reader.tokenizer,
             dtype=prepared.dtype,
-            batch_size=prepared.request.batch_size or MOST_ROWS,
+            batch_size=prepared.request.batch_size or MOST_AT_ONCE,
             source_model=prepared.source and prepared.source.skeleton,
         )
         print(*prepared.notes(), *estimate.lines(), sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import nullcontext
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_models import tiny_model
 from transformers.interpretation import engine, memory
 from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
 from transformers.interpretation.memory import (
-    MOST_ROWS,
+    MOST_AT_ONCE,
     OutOfMemoryWarning,
     free_memory,
     give_back_freed_memory,
@@ -34,7 +35,7 @@ def test_more_memory_more_rows(llama):
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert len(set(sizes)) > 2
-    assert sizes[-1] == MOST_ROWS
+    assert sizes[-1] == MOST_AT_ONCE
     assert all(size & (size - 1) == 0 for size in sizes), "powers of two"
 
 
@@ -46,7 +47,7 @@ def test_longer_prompts_and_texts_fewer_rows(llama):
 
 
 def test_the_default_budget(llama):
-    assert 1 <= resolve_batch_size(llama, [PROMPT], SETTINGS) <= MOST_ROWS
+    assert 1 <= resolve_batch_size(llama, [PROMPT], SETTINGS) <= MOST_AT_ONCE
     assert free_memory(torch.device("cpu")) > 0
 
 
@@ -67,12 +68,12 @@ def test_the_device_with_the_least_room_decides(llama, monkeypatch):
     monkeypatch.setattr(
         memory, "bytes_by_device", lambda cache: {torch.device("cpu"): 2**10, torch.device("meta"): 3 * 2**10}
     )
-    assert resolve_batch_size(llama, [PROMPT], SETTINGS) == MOST_ROWS
+    assert resolve_batch_size(llama, [PROMPT], SETTINGS) == MOST_AT_ONCE
     free["meta"] = 2 * 10**6
     few = resolve_batch_size(llama, [PROMPT], SETTINGS)
-    assert few < MOST_ROWS
+    assert few < MOST_AT_ONCE
     free |= {"cpu": 4 * 10**6, "meta": 10**12}  # the same room where less of the cache lies
-    assert few < resolve_batch_size(llama, [PROMPT], SETTINGS) <= MOST_ROWS
+    assert few < resolve_batch_size(llama, [PROMPT], SETTINGS) <= MOST_AT_ONCE
     monkeypatch.setattr(memory, "largest_offloaded", lambda model: 10**7)
     assert resolve_batch_size(llama, [PROMPT], SETTINGS) == 1
 
@@ -116,6 +117,8 @@ def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError(MESSAGE))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(errno.ENOENT, "no such file"))
     assert not is_out_of_memory(RuntimeError("size mismatch"))
 
 
