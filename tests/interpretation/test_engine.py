@@ -232,6 +232,19 @@ def test_without_surgery_every_text_is_read_once(llama):
     assert sum(counted) == min(PROMPT.insert_locations) + (len(cells) + 1) * rest + own + len(beginnings)
 
 
+def test_many_rows_are_rounded_up_and_the_rest_is_read_by_nobody(ends_often):
+    counted, handle = count_positions(ends_often)
+    cells = [Cell(v, PROMPT) for v in vectors(ends_often, 70)]
+    try:
+        found = interpret_chunk(ends_often, cells, SETTINGS, batch_size=128)
+    finally:
+        handle.remove()
+    steps = counted[2:]  # behind the shared part and the rest of the prompt
+    assert len(steps) == SETTINGS.max_new_tokens - 1
+    assert all(rows % 8 == 0 if rows >= 128 else rows % 4 == 0 if rows >= 64 else rows % 2 == 0 for rows in steps)
+    assert found == check(ends_often, cells, SETTINGS, 128)
+
+
 def test_a_cell_that_goes_wrong_leaves_the_others_alone(llama):
     good = vectors(llama, 3)
     bad = [torch.full_like(good[0], float("nan")), good[0].clone()]

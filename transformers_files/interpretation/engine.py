@@ -279,15 +279,26 @@ def _decode(
         texts = [(beside[index], tokens[index]) for index in going_on]  # the text before, the token
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         kept = [*going_on, *(len(rows) + before for before, _ in numbers)]
+        kept += [min(row, len(logits) - 1) for row in range(len(kept), _rounded(len(kept)))]  # nothing reads these
         if kept != list(range(len(logits))):
             cache = memory.select_rows(cache, torch.tensor(kept, device=device))
         rows, beside = [rows[index] for index in going_on], [numbers[text] for text in texts]
-        next_tokens = torch.tensor([[token] for _, token in (*texts, *numbers)], device=device)
+        tokens = [token for _, token in (*texts, *numbers)]
+        next_tokens = torch.tensor(tokens + tokens[-1:] * (len(kept) - len(tokens)), device=device)[:, None]
         del logits  # of a large vocabulary there is no room for two
         if step % _STEPS_PER_CLEANING == 0:
             give_back_freed_memory()
         logits, cache = next_logits(model, next_tokens, cache)  # noqa: RUF059 (the next step does use them)
     return said
+
+
+def _rounded(rows: int) -> int:
+    """The number of rows, rounded up to five binary digits, so that a few numbers of rows recur.
+
+    oneDNN makes code for each size of a matrix that it meets, and keeps that of a thousand: 500 sizes took 1 GB.
+    """
+    step = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // step) * step
 
 
 def _plan(
