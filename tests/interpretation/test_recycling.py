@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
+from transformers.interpretation import recycling
 from transformers.interpretation.answers import Answers
 from transformers.interpretation.cache import empty_cache, mask_beside, select_rows
 from transformers.interpretation.recycling import RecycledMemory
@@ -97,3 +99,12 @@ def test_what_is_not_answered():
     assert memory.whole(part) is part
     assert memory.append([taken, new, new], 2) is NotImplemented
     assert memory.append([taken, new], 2, out=torch.empty(0)) is NotImplemented
+
+
+def test_a_map_that_the_system_refuses_is_out_of_memory(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(recycling.mmap, "mmap", refuse)
+    with pytest.raises(MemoryError, match="no map of 1,920 bytes for keys and values"):
+        RecycledMemory()._select(torch.randn(3, 2, 5, 4), torch.arange(3))

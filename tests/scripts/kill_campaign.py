@@ -4,7 +4,7 @@
 
 Children are forked from here with torch imported and the model loaded, so that their time goes into chunks and writing.
 FOLDER gets the outputs. Prints one line of JSON: how often children were killed and interrupted, how often a finished
-table had other bytes than an uninterrupted run's, and how often an interrupted one had a torn row or a wrong status.
+table had other bytes than an uninterrupted run's, how often an interrupted one had a torn row, and its wrong statuses.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
     assert os.waitpid(child(whole), 0)[1] == 0
     duration = time.monotonic() - began
     random.seed(0)
-    counts = {"killed": 0, "interrupted": 0, "different": 0, "torn": 0, "wrong status": 0}
+    counts = {"killed": 0, "interrupted": 0, "different": 0, "torn": 0, "wrong status": []}
     for number in range(ROUNDS):
         output = folder / f"{number}.csv"
         interrupt = number % 3 == 0
@@ -57,7 +57,8 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
             os.kill(process, signal.SIGINT if interrupt else signal.SIGKILL)
             _, status = os.waitpid(process, 0)
             stopped += status != 0
-            counts["wrong status"] += interrupt and os.waitstatus_to_exitcode(status) not in (0, 130)
+            code = os.waitstatus_to_exitcode(status)
+            counts["wrong status"] += [code] if interrupt and code not in (0, 130) else []
             counts["torn"] += interrupt and output.exists() and output.stat().st_size > 0 and not readable(output)
             if status == 0:  # too late
                 counts["different"] += output.read_bytes() != whole.read_bytes()

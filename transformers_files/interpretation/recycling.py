@@ -98,8 +98,8 @@ class RecycledMemory:
             memory = self._spare.pop()
             if memory.dtype == dtype and len(memory) >= size:
                 break  # a smaller one is let go
-        else:  # a map of its own goes back to the system when it is let go; malloc's, among others, would stay
-            memory = torch.frombuffer(mmap.mmap(-1, _ASKED * size * dtype.itemsize), dtype=dtype)
+        else:
+            memory = _map(_ASKED * size, dtype)
         return _Whole(memory[:size].view(shape), dim, memory)
 
     def _use(self, whole: _Whole, length: int) -> Tensor:
@@ -111,6 +111,18 @@ class RecycledMemory:
         known = self._used.pop(_place(states), None)
         if known is not None:
             self._spare.append(known.memory)
+
+
+def _map(size: int, dtype: torch.dtype) -> Tensor:
+    """Memory that goes back to the system when it is let go; malloc's, among others, would stay with the process.
+
+    Raises MemoryError, as other allocations do, where mmap raises OSError.
+    """
+    length = size * dtype.itemsize
+    try:
+        return torch.frombuffer(mmap.mmap(-1, length), dtype=dtype)
+    except OSError as error:
+        raise MemoryError(f"the system gives no map of {length:,} bytes for keys and values: {error}") from error
 
 
 def _place(states: Tensor) -> tuple[int, torch.Size]:
