@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 import torch
 from transformers.interpretation.answers import Answers
 
@@ -27,3 +28,22 @@ def test_other_threads_are_left_alone():
         thread.start()
         thread.join()
     assert found == [1.0]
+
+
+def test_an_interrupt_that_loses_the_context_is_told_as_such_and_takes_no_other_with_it():
+    """Torch sets a context aside while it answers; interrupted just then, torch does not put it back, or much later."""
+    one, lost = torch.ones(2), Answers({torch.add: negative, torch.sin: negative})
+    with Answers({torch.exp: negative}):
+        with pytest.raises(KeyboardInterrupt), lost:
+            torch.overrides._pop_mode()
+            raise KeyboardInterrupt
+        assert torch.equal(torch.exp(one), -one)
+    assert torch.equal(torch.exp(one), one.exp())
+    with lost:
+        assert torch.equal(torch.sin(one), one.sin())
+
+
+def test_an_interrupt_that_loses_the_only_context():
+    with pytest.raises(KeyboardInterrupt), Answers({torch.add: negative}):
+        torch.overrides._pop_mode()
+        raise KeyboardInterrupt

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 
 class Answers(TorchFunctionMode):
-    """Context in which functions are answered by others, which may return NotImplemented: then they are as ever."""
+    """Context, for one use, in which functions are answered by others; where these return NotImplemented, as ever."""
 
     def __init__(self, answers: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         super().__init__()
@@ -30,3 +30,13 @@ class Answers(TorchFunctionMode):
         if answer is not None and (result := answer(*args, **kwargs)) is not NotImplemented:
             return result
         return func(*args, **kwargs)
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave, and answer nothing from now on.
+
+        For each call torch sets the context aside; an interrupt at that moment may lose it, so that another one is on
+        top, and put it back when its traceback is dropped, long after this.
+        """
+        self._answers.clear()
+        if _get_current_function_mode() is self:
+            super().__exit__(*error)
