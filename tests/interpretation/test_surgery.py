@@ -242,6 +242,30 @@ def test_nothing_stays_behind(model, input_ids, ending):
         assert torch.equal(model(input_ids).logits, plain)
 
 
+@pytest.mark.parametrize("moment", ["between two hooks", "before a hook is taken away"])
+def test_an_interrupt_among_the_hooks_leaves_the_model_plain(input_ids, monkeypatch, moment):
+    model = tiny_model()
+    with torch.no_grad():
+        plain = model(input_ids, output_hidden_states=True).logits
+    before = hooks_of(model)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    where, what = {
+        "between two hooks": (decoder_layers(model)[2], "register_forward_pre_hook"),
+        "before a hook is taken away": (torch.utils.hooks.RemovableHandle, "remove"),
+    }[moment]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(where, what, interrupted)
+        with torch.no_grad(), surgery(model, plan_for(infos())):
+            model(input_ids)
+    if moment == "between two hooks":
+        assert hooks_of(model) == before
+    with torch.no_grad():
+        assert torch.equal(model(input_ids).logits, plain)
+
+
 def test_unoperated_passes_are_plain(model, input_ids):
     with torch.no_grad():
         plain = model(input_ids, output_hidden_states=True)

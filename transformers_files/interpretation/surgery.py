@@ -43,18 +43,14 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
         raise ValueError(f"layer {max(plan.layers)} is out of range; the model has layers 0 to {len(layers) - 1}")
     operation = _Operation(plan)
     with ExitStack() as stack:
+        stack.callback(operation.end)
         stack.enter_context(_uncompiled())
         stack.enter_context(_without_checkpointing(model))
-        handles = [
-            owner.register_forward_pre_hook(operation.start, with_kwargs=True),
-            owner.register_forward_hook(operation.finish),
-        ]
-        handles += [
-            layers[layer].register_forward_pre_hook(operation.at_layer(layer), with_kwargs=True)
-            for layer in plan.layers
-        ]
-        for handle in handles:
-            stack.callback(handle.remove)
+        stack.callback(owner.register_forward_pre_hook(operation.start, with_kwargs=True).remove)
+        stack.callback(owner.register_forward_hook(operation.finish).remove)
+        for layer in plan.layers:
+            hook = operation.at_layer(layer)
+            stack.callback(layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield
     operation.check_complete()
 
@@ -86,13 +82,17 @@ class _Operation:
 
     def __init__(self, plan: SurgeryPlan) -> None:
         self.plan = plan
-        self.thread = threading.get_ident()
+        self.thread: int | None = threading.get_ident()
         self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
         self.offset = 0
         self.replaced: list[tuple[Tensor, Tensor]] = []
 
     def active(self) -> bool:
         return threading.get_ident() == self.thread and not _UNOPERATED.get()
+
+    def end(self) -> None:
+        """A hook that an interrupt left on the model does nothing any more."""
+        self.thread = None
 
     def start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache."""
