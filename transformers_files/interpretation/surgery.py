@@ -229,9 +229,9 @@ def _uncompiled() -> AbstractContextManager[Any]:
 def _without_checkpointing(model: nn.Module) -> Iterator[None]:
     """Gradient checkpointing runs the layers again in the backward pass, when the hooks are gone."""
     modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
-    for module in modules:
-        module.gradient_checkpointing = False
     try:
+        for module in modules:
+            module.gradient_checkpointing = False
         yield
     finally:
         for module in modules:
