@@ -1,6 +1,6 @@
 # make demo · make test · make bench — each with TRANSFORMERS=VERSION for another version than the default.
-TRANSFORMERS ?= 5.23.0
-TESTED       := 4.34.0 4.41.2 4.48.3 4.57.6 5.0.0 5.23.0
+TRANSFORMERS ?= 5.24.0
+TESTED       := 4.34.0 4.41.2 4.48.3 4.57.6 5.0.0 5.23.0 5.24.0
 # Pinned: a range would make pip choose a build of several gigabytes. A GPU user names their own build here.
 TORCH        ?= torch==2.13.0
 PYTHON       ?= python3
@@ -10,7 +10,7 @@ CONSTRAINTS := constraints/$(TRANSFORMERS).txt
 RUN         := $(ENV)/bin/python
 PIP         := $(RUN) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-matrix bench lint patch restore clean
+.PHONY: demo test test-matrix test-newest bench lint patch restore clean
 .DELETE_ON_ERROR:
 
 demo: patch
@@ -21,6 +21,11 @@ test: $(ENV)/.tests-installed patch lint
 	# that take longest come first, or one process would still be at them when the others have nothing left.
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	    tests/test_install_patch_kill.py tests/scripts tests
+
+# Whatever transformers is the newest today, tested or not, in an environment made from nothing.
+test-newest:
+	rm -rf .venv/newest
+	$(MAKE) test TRANSFORMERS=newest CONSTRAINTS=/dev/null
 
 test-matrix:
 	@for version in $(TESTED); do echo "== transformers $$version"; $(MAKE) test TRANSFORMERS=$$version || exit 1; done

@@ -40,7 +40,7 @@ try:
 except ImportError:  # Windows: nothing guards against two installers at once
     fcntl = None
 
-TESTED = ("4.34.0", "4.41.2", "4.48.3", "4.57.6", "5.0.0", "5.23.0")
+TESTED = ("4.34.0", "4.41.2", "4.48.3", "4.57.6", "5.0.0", "5.23.0", "5.24.0")
 SOURCE = Path(__file__).resolve().parent / "transformers_files"
 COMMAND = "python install_patch.py"
 SELF_TEST = "transformers.interpretation.self_test"
@@ -593,19 +593,19 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def check_version(package: Package, allow_untested: bool) -> None:
-    """Refuse a version outside the tested range; say it where the self-test has to decide."""
+    """Refuse a version older than the tested ones; for any other untested one say that the self-test decides."""
     tested = ", ".join(TESTED)
     if package.version in TESTED:
         return
-    if numbers(TESTED[0]) <= numbers(package.version) <= numbers(TESTED[-1]):
-        say(f"transformers {package.version} lies between the tested versions ({tested}): the self-test decides")
-    elif allow_untested:
-        say(f"transformers {package.version} is outside the tested range ({tested}): the self-test decides")
-    else:
+    older = numbers(package.version) < numbers(TESTED[0])
+    if older and not allow_untested:
         raise PatchError(
-            f"transformers {package.version} is outside the tested range; tested: {tested}. "
+            f"transformers {package.version} is older than the tested versions ({tested}). "
             "Install one of these, or try this one with --allow-untested"
         )
+    newer = numbers(package.version) > numbers(TESTED[-1])
+    where = "older than" if older else "newer than" if newer else "between"
+    say(f"transformers {package.version} is {where} the tested versions ({tested}): the self-test decides")
 
 
 def check_ours(package: Package, installation: Installation) -> None:
@@ -692,7 +692,7 @@ def restore(package: Package, patch: Patch) -> str:
 def status(package: Package, patch: Patch) -> str:
     """What is installed."""
     installation = examine(package, patch)
-    tested = "tested" if package.version in TESTED else f"not tested; tested: {', '.join(TESTED)}"
+    tested = "tested" if package.version in TESTED else f"untested; tested: {', '.join(TESTED)}"
     if installation.foreign:
         state = f"changed by somebody else: {'; '.join(installation.foreign)}"
     elif installation.stale:
@@ -780,7 +780,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("verb", nargs="?", default="install", choices=("install", "restore", *READERS))
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="where `render` writes to")
     parser.add_argument("--yes", action="store_true", help="patch outside a virtual environment without asking")
-    parser.add_argument("--allow-untested", action="store_true", help="try a version outside the tested range")
+    parser.add_argument("--allow-untested", action="store_true", help="try a version older than the tested ones")
     parsed = parser.parse_args(arguments)
     if (parsed.verb == "render") != (parsed.folder is not None):
         parser.error("`render` needs a folder to write to, and nothing else does")

@@ -44,7 +44,8 @@ class RewritingLayer(nn.Module):
 
     def columns_in_cache(self, kwargs: Mapping[str, Any]) -> int:
         """What this very layer has seen before this pass."""
-        cache = kwargs.get("past_key_values", kwargs.get("past_key_value"))
+        names = ("cache", "past_key_values", "past_key_value")  # 5.24 and later; 5.0 to 5.23; before
+        cache = next((kwargs[name] for name in names if name in kwargs), None)
         if cache is None:
             return 0
         return cache[0].shape[-2] if isinstance(cache, (tuple, list)) else int(cache.get_seq_length(self.index))

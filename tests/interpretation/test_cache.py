@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
-from transformers.interpretation.cache import bytes_by_device, empty_cache, mask_beside, repeat_rows, select_rows
+from transformers.interpretation.cache import (
+    bytes_by_device,
+    cache_beside,
+    cache_in,
+    empty_cache,
+    repeat_rows,
+    select_rows,
+)
 from transformers.interpretation.families import UnsupportedModelError
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
@@ -16,8 +23,8 @@ BEGINNINGS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]])
 
 @torch.no_grad()
 def read(model, ids, cache):
-    out = model(input_ids=ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, ids))
-    return out.logits[:, -1], out.past_key_values
+    out = model(input_ids=ids, use_cache=True, **cache_beside(model, cache, ids))
+    return out.logits[:, -1], cache_in(out)
 
 
 @torch.no_grad()

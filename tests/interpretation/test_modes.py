@@ -54,7 +54,7 @@ class Mode:
     arguments: Callable[[], dict[str, Any]]
     """makes the arguments of `generate`, afresh for each call: streamers and processors keep state"""
     since: str = "4.34.0"
-    until: str = "5.23.0"
+    until: str | None = None
     broken: tuple[str, ...] = ()
     """versions on which the library's own decoding fails"""
     refusal: str = ""
@@ -62,7 +62,8 @@ class Mode:
 
     @property
     def available(self) -> bool:
-        return str(INSTALLED) not in self.broken and Version(self.since) <= INSTALLED <= Version(self.until)
+        ended = self.until is not None and Version(self.until) < INSTALLED
+        return str(INSTALLED) not in self.broken and Version(self.since) <= INSTALLED and not ended
 
 
 class Halve(LogitsProcessor):

@@ -10,7 +10,7 @@ import torch
 from tiny_models import available_families, tiny_model
 from transformers.interpretation import recycling
 from transformers.interpretation.answers import Answers
-from transformers.interpretation.cache import empty_cache, mask_beside, select_rows
+from transformers.interpretation.cache import cache_beside, cache_in, empty_cache, select_rows
 from transformers.interpretation.recycling import RecycledMemory
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
@@ -24,9 +24,9 @@ def decode(model, select) -> torch.Tensor:
     dice = random.Random(0)
     cache, ids, steps = empty_cache(model), torch.arange(20, 32).reshape(4, 3), []
     for step in range(8):
-        out = model(input_ids=ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, ids))
+        out = model(input_ids=ids, use_cache=True, **cache_beside(model, cache, ids))
         steps.append(out.logits[:, -1])
-        cache, rows = out.past_key_values, len(ids)
+        cache, rows = cache_in(out), len(ids)
         if step != 4:
             kept = torch.tensor([dice.randrange(rows) for _ in range(dice.randrange(2, 9))])
             cache, rows = select(cache, kept), len(kept)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import transformers
-from transformers.interpretation import methods, self_test
+from transformers.interpretation import engine, methods, self_test
 
 
 def test_the_installed_patch_passes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,3 +77,64 @@ def test_a_module_that_cannot_be_imported_fails(
     monkeypatch.setattr(self_test.importlib, "import_module", refuse)
     assert self_test.main() == 1
     assert capsys.readouterr().err == "self-test: ImportError: cannot import transformers.interpretation\n"
+
+
+def broken(**changes: Callable) -> Callable:
+    """`plan_surgery` whose plan differs for some calls: by name of a field, from the arguments of the call."""
+    plan_surgery = methods.plan_surgery
+
+    def changed(*args, **kwargs):
+        plan = plan_surgery(*args, **kwargs)
+        layers = {
+            layer: dataclasses.replace(at, **{name: change(at, kwargs) for name, change in changes.items()})
+            for layer, at in plan.layers.items()
+        }
+        return dataclasses.replace(plan, layers=layers)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": lambda at, call: at.positions - (call["attention_mask"] == 0).any().long()}, "left padding"),
+        ({"onward": lambda at, _: at.onward & False}, "generated tokens steered"),
+    ],
+)
+def test_padding_and_steering_are_looked_at(monkeypatch, capsys, changes, message) -> None:
+    monkeypatch.setattr(methods, "plan_surgery", broken(**changes))
+    assert self_test.main() == 1
+    assert message in capsys.readouterr().err
+
+
+def test_beams_that_forget_the_cache_fail(monkeypatch, capsys) -> None:
+    generate = transformers.LlamaForCausalLM.generate_interpret
+
+    def other(self, *args, insert_info=None, **kwargs):
+        beams = kwargs.get("num_beams", 1) > 1
+        return generate(self, *args, insert_info=[{}] if beams else insert_info, **kwargs)
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate_interpret", other)
+    assert self_test.main() == 1
+    assert "beams" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("best_tokens", lambda tokens, probabilities: (tokens, probabilities / 2), "wrong probabilities"),
+        ("best_tokens", lambda tokens, probabilities: (tokens.flip(0), probabilities), "wrong tokens"),
+    ],
+)
+def test_the_engine_is_looked_at(monkeypatch, capsys, name, change, message) -> None:
+    original = getattr(engine, name)
+    monkeypatch.setattr(engine, name, lambda *args: change(*original(*args)))
+    assert self_test.main() == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_wrong_relevancy_fails(monkeypatch, capsys) -> None:
+    original = engine.probabilities_of
+    monkeypatch.setattr(engine, "probabilities_of", lambda *args: original(*args) / 2)
+    assert self_test.main() == 1
+    assert "interpretations: relevancy" in capsys.readouterr().err

@@ -8,11 +8,11 @@ import pytest
 import torch
 from reference import reference_pass
 from tiny_models import tiny_model
+from transformers.interpretation.cache import cache_beside, cache_in, cached_length
 from transformers.interpretation.families import UnsupportedModelError, decoder, decoder_layers
 from transformers.interpretation.surgery import (
     LayerInsertion,
     SurgeryPlan,
-    cached_length,
     plan_surgery,
     surgery,
     unoperated,
@@ -170,8 +170,8 @@ def test_chunks_over_a_cache_equal_one_pass(model, input_ids, chunks):
     logits, past = [], None
     with torch.no_grad(), surgery(model, plan):
         for part in input_ids.split(chunks, dim=1):
-            output = model(part, past_key_values=past, use_cache=True)
-            past = output.past_key_values
+            output = model(part, use_cache=True, **cache_beside(model, past, part))
+            past = cache_in(output)
             logits.append(output.logits)
     torch.testing.assert_close(torch.cat(logits, dim=1), whole, atol=1e-5, rtol=1e-5)
 
@@ -323,6 +323,29 @@ PAST = {
 def test_the_length_of_every_kind_of_cache(kind):
     past, length = PAST[kind]
     assert cached_length(past) == length
+
+
+class Renamed(torch.nn.Module):
+    """A decoder that takes its cache under a name that nobody knows."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder, self.config, self.layers = decoder, decoder.config, decoder.layers
+
+    def forward(self, input_ids, memory=None):
+        return self.decoder(input_ids, use_cache=True, **cache_beside(self.decoder, memory, input_ids))
+
+
+def test_a_cache_under_an_unknown_name_is_an_error_and_never_a_wrong_position(model, input_ids):
+    renamed = Renamed(decoder(model))
+    first = {0: ([0], torch.ones(1, 1, HIDDEN)), "replacing_mode": "normalized", "overlay_strength": 1.0}
+    plan = plan_surgery([first], n_layers=4, hidden_size=HIDDEN, batch_size=1, prompt_length=1, generates=True)
+    with (
+        pytest.raises(UnsupportedModelError, match=r"neither a cache .* nor cache_position"),
+        torch.no_grad(),
+        surgery(renamed, plan),
+    ):
+        renamed(input_ids[:1, 1:2], memory=cache_in(renamed(input_ids[:1, :1])))
 
 
 def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):

@@ -1,8 +1,8 @@
 """Key/value caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
 
-    cache = empty_cache(model)                       # what to pass as `past_key_values` to begin with
-    out = model(input_ids, past_key_values=cache, use_cache=True, **mask_beside(model, cache, input_ids))
-    wide = repeat_rows(out.past_key_values, 64)      # one prompt, 64 continuations
+    cache = empty_cache(model)                       # what to pass with the first tokens
+    out = model(input_ids, use_cache=True, **cache_beside(model, cache, input_ids))
+    wide = repeat_rows(cache_in(out), 64)            # one prompt, 64 continuations
     rest = select_rows(wide, rows_that_go_on)        # in any order, and as often as asked for
 
 A verb never changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
@@ -16,13 +16,15 @@ instead of throwing positions away, and a row's cache never depends on how it ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from .families import UnsupportedModelError
+from .families import UnsupportedModelError, base_model
 
 try:
     from transformers.cache_utils import DynamicCache
@@ -34,11 +36,44 @@ Layers = list[tuple[torch.Tensor, ...]]
 some older multi-query families. Rows come first in all."""
 
 
+NAMES = ("cache", "past_key_values")
+"""What a model calls its cache, among its arguments and in its output: the first from 5.24 on."""
+
+
+def cache_in(given: Mapping[str, Any]) -> Any:
+    """The cache among a model's arguments by name, or in its output; None where there is none."""
+    return next((given[name] for name in NAMES if name in given and given[name] is not None), None)
+
+
+def cached_length(cache: Any) -> int:
+    """Columns that a key/value cache of any tested version holds."""
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    if len(cache) == 0 or cache[0] is None:
+        return 0
+    first = cache[0]  # (key, value) of layer 0, or both in one tensor; Bloom's key has its axes swapped
+    return (first if isinstance(first, torch.Tensor) else first[1]).shape[-2]
+
+
 def empty_cache(model: nn.Module) -> Any:
-    """What to pass as `past_key_values` with the first tokens; None where the model makes its own tuples."""
+    """What to pass as a cache with the first tokens; None where the model makes its own tuples."""
     if DynamicCache is None or not getattr(model, "_supports_cache_class", True):
         return None
     return DynamicCache()
+
+
+def cache_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, Any]:
+    """The arguments of a pass over `[batch, sequence]` that say what came before: the cache, and a mask if need be."""
+    return {_argument(type(base_model(model))): cache, **mask_beside(model, cache, input_ids)}
+
+
+@functools.cache
+def _argument(cls: type[nn.Module]) -> str:
+    """By which name a model of this class takes a cache."""
+    taken = inspect.signature(cls.forward).parameters
+    return next((name for name in NAMES if name in taken), NAMES[-1])
 
 
 def mask_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:

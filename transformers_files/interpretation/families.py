@@ -143,7 +143,7 @@ def _locate(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     path = getattr(model, "interpretation_layers", None)
     if path is not None:
         return _follow(model, path)
-    model = _unwrap(model)
+    model = base_model(model)
     config = getattr(model, "config", None)
     name = getattr(config, "model_type", type(model).__name__)
     if getattr(config, "is_encoder_decoder", False):
@@ -173,7 +173,7 @@ def _follow(model: nn.Module, path: str) -> tuple[nn.Module, nn.ModuleList]:
     return owner, layers
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> nn.Module:
     """The model inside a PEFT wrapper; any other model as it is.
 
     A wrapper that puts learned embeddings before the prompt is refused: the model would count positions without them.

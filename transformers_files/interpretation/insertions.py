@@ -84,6 +84,8 @@ class SurgeryPlan:
     """decoder layer → what is written at its input"""
     batch_size: int
     """rows that the caller sees, before beams or several return sequences multiply them"""
+    generates: bool = False
+    """whether tokens are generated after the prompt"""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -163,7 +165,7 @@ def plan_surgery(
             raise ValueError(f"insert_info, row {row}: {error}") from None
     if not parts:
         return None
-    return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size)
+    return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size, generates)
 
 
 def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:

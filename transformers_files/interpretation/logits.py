@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cache import mask_beside
+from .cache import cache_beside, cache_in
 
 _ROWS_IN_CPU_CACHE = 8
 """Rows of logits that are read at once on a CPU: what stays in its cache is read in half the time."""
@@ -34,11 +34,11 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
     try:
-        options = {"use_cache": True, "return_dict": True, **mask_beside(model, cache, input_ids)}
-        out = model(input_ids=input_ids, past_key_values=cache, **options)
+        before = cache_beside(model, cache, input_ids)
+        out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
     finally:
         handle.remove()
-    return out.logits[:, -1].to(input_ids.device), out.past_key_values
+    return out.logits[:, -1].to(input_ids.device), cache_in(out)
 
 
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cache import cache_in, cached_length
 from .decoding import effective_config, refuse_unsupported
 from .families import decoder, decoder_layers
-from .surgery import SurgeryPlan, cached_length, plan_surgery, surgery, unoperated
+from .surgery import SurgeryPlan, plan_surgery, surgery, unoperated
 
 InsertInfo = Sequence[Mapping[Any, Any]]
 
@@ -58,7 +59,7 @@ def forward_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = No
     tokens = given.get("inputs_embeds") if given.get("inputs_embeds") is not None else given.get("input_ids")
     if tokens is None:
         raise ValueError("insert_info needs a prompt to insert into: give input_ids or inputs_embeds")
-    cached = cached_length(given.get("past_key_values"))
+    cached = cached_length(cache_in(given))
     length, mask = cached + tokens.shape[1], given.get("attention_mask")
     plan = _plan(self, insert_info, tokens, length, cached, mask, generates=False)
     if plan is None:
@@ -110,7 +111,7 @@ def greedy_search_interpret(
     """
     plan = None
     if insert_info is not None:
-        cached = cached_length(model_kwargs.get("past_key_values"))
+        cached = cached_length(cache_in(model_kwargs))
         length, mask = input_ids.shape[1], model_kwargs.get("attention_mask")
         plan = _plan(self, insert_info, input_ids, length, cached, mask, generates=True)
     outputs = {
@@ -185,7 +186,7 @@ def _generation_plan(
     tokens = embeds if embeds is not None else model_inputs.get("input_ids") if inputs is None else inputs
     if tokens is None:
         tokens = torch.ones((1, 1), dtype=torch.long)
-    cached, mask, length = cached_length(model_inputs.get("past_key_values")), None, tokens.shape[1]
+    cached, mask, length = cached_length(cache_in(model_inputs)), None, tokens.shape[1]
     if model_inputs.get("attention_mask") is not None:
         mask = model_inputs["attention_mask"]
         if cached and mask.ndim == 2 and mask.shape[1] > length:

@@ -1,5 +1,8 @@
 """Does the patch work with this transformers? A few seconds on a tiny random Llama, against a plain computation.
 
+Surgery with and without a cache, under left padding, with beams, of generated tokens, and the engine that interprets:
+enough to trust a version of the library that is newer than the tested ones.
+
     python -m transformers.interpretation.self_test
 
 Exit status 0 and one line; or 1 and one line that says what is wrong.
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 PROMPT = (3, 14, 15, 9, 26)
 NEW_TOKENS = 4
 TOLERANCE = 1e-4
+NOTHING_TO_COMPARE = "the plain computation shows no surgery: nothing to compare with"
 
 
 class SelfTestError(Exception):
@@ -28,11 +32,11 @@ class SelfTestError(Exception):
 
 
 class Rewritten(nn.Module):
-    """A decoder layer that is given `scale` · input + `shift` at one position: surgery without any of our code."""
+    """A decoder layer that is given `scale` · input + `shift` at some positions: surgery without any of our code."""
 
-    def __init__(self, layer: nn.Module, position: int, scale: float, shift: Tensor):
+    def __init__(self, layer: nn.Module, positions: slice, scale: float, shift: Tensor):
         super().__init__()
-        self.layer, self.position, self.scale, self.shift = layer, position, scale, shift
+        self.layer, self.positions, self.scale, self.shift = layer, positions, scale, shift
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -41,16 +45,16 @@ class Rewritten(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        columns = [hidden[:, i] for i in range(hidden.shape[1])]
-        columns[self.position] = self.scale * columns[self.position] + self.shift
-        return self.layer(torch.stack(columns, dim=1), *args, **kwargs)
+        hidden = hidden.clone()
+        hidden[:, self.positions] = self.scale * hidden[:, self.positions] + self.shift
+        return self.layer(hidden, *args, **kwargs)
 
 
 @contextmanager
-def rewritten(model: nn.Module, layer: int, position: int, scale: float, shift: Tensor):
+def rewritten(model: nn.Module, layer: int, positions: slice, scale: float, shift: Tensor):
     """The model with one decoder layer wrapped."""
     original = model.model.layers[layer]
-    model.model.layers[layer] = Rewritten(original, position, scale, shift)
+    model.model.layers[layer] = Rewritten(original, positions, scale, shift)
     try:
         yield
     finally:
@@ -112,16 +116,16 @@ def check_imports() -> None:
 
 def check_surgery(model: nn.Module, mode: str, layer: int, position: int, strength: float) -> None:
     """One surgered row beside an untouched one: logits, generation and greedy search as in the plain computation."""
-    vector = 2 * torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(layer))
+    vector = _vector(model, layer)
     insert_info: list[Mapping[Any, Any]] = [
         {layer: ([position], vector.view(1, 1, -1)), "overlay_strength": strength, "replacing_mode": mode},
         {},
     ]
     scale = 1 - strength if mode == "normalized" else 1.0
     untouched = plain_logits(model, PROMPT), plain_greedy(model, PROMPT)
-    with rewritten(model, layer, position, scale, strength * vector):
+    with rewritten(model, layer, slice(position, position + 1), scale, strength * vector):
         operated = plain_logits(model, PROMPT), plain_greedy(model, PROMPT)
-    require(not close(operated[0], untouched[0]), "the plain computation shows no surgery: nothing to compare with")
+    require(not close(operated[0], untouched[0]), NOTHING_TO_COMPARE)
 
     batch = torch.tensor([PROMPT, PROMPT])
     mask = torch.ones_like(batch)
@@ -139,6 +143,80 @@ def check_surgery(model: nn.Module, mode: str, layer: int, position: int, streng
     require(searched.tolist() == expected, f"greedy_search_interpret, {mode}: wrong tokens")
 
 
+def check_padding(model: nn.Module) -> None:
+    """Rows of unequal length, padded on the left: each as it is alone."""
+    vector = _vector(model, 7)
+    with rewritten(model, 1, slice(1, 2), 0.0, vector):
+        short = plain_greedy(model, PROMPT[:3])
+    with rewritten(model, 1, slice(3, 4), 0.0, vector):
+        long = plain_greedy(model, PROMPT)
+    options = {"overlay_strength": 1.0, "replacing_mode": "normalized"}
+    info = [{1: ([column], vector.view(1, 1, -1)), **options} for column in (3, 3)]  # the first row has two of padding
+    found = model.generate_interpret(
+        torch.tensor([[0, 0, *PROMPT[:3]], PROMPT]),
+        attention_mask=torch.tensor([[0, 0, 1, 1, 1], [1] * 5]),
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        insert_info=info,
+    ).tolist()
+    require(plain_greedy(model, PROMPT[:3]) != short, NOTHING_TO_COMPARE)
+    require(found[0][2:] == short and found[1] == long, "generate_interpret, left padding: wrong tokens")
+
+
+def check_beams(model: nn.Module) -> None:
+    """Beams, which reorder the cache, as without a cache."""
+    vector, batch = _vector(model, 11), torch.tensor([PROMPT])
+    options = {"attention_mask": torch.ones_like(batch), "num_beams": 3, "do_sample": False}
+    options |= {"max_new_tokens": NEW_TOKENS}
+    with rewritten(model, 1, slice(4, 5), 0.0, vector):
+        expected = model.generate(batch, use_cache=False, **options)
+    require(model.generate(batch, use_cache=False, **options).tolist() != expected.tolist(), NOTHING_TO_COMPARE)
+    info = [{1: ([4], vector.view(1, 1, -1)), "overlay_strength": 1.0, "replacing_mode": "normalized"}]
+    found = model.generate_interpret(batch, insert_info=info, **options)
+    require(found.tolist() == expected.tolist(), "generate_interpret, beams: wrong tokens")
+
+
+def check_steering(model: nn.Module) -> None:
+    """Every generated token shifted."""
+    vector, batch = _vector(model, 15), torch.tensor([PROMPT])
+    with rewritten(model, 1, slice(len(PROMPT), None), 1.0, vector):
+        expected = plain_greedy(model, PROMPT)
+    require(plain_greedy(model, PROMPT) != expected, NOTHING_TO_COMPARE)
+    info = [{1: ("generated", vector.view(1, 1, -1)), "overlay_strength": 1.0, "replacing_mode": "addition"}]
+    found = model.generate_interpret(
+        batch, attention_mask=torch.ones_like(batch), insert_info=info, do_sample=False, max_new_tokens=NEW_TOKENS
+    )
+    require(found[0].tolist() == expected, "generate_interpret, generated tokens steered: wrong tokens")
+
+
+def check_engine(model: nn.Module) -> None:
+    """Interpretations of several vectors at once: tokens, probabilities and relevancy, each from whole plain passes."""
+    from .engine import Cell, InterpretationSettings, interpret_chunk
+    from .prompts import InterpretationPrompt
+
+    vectors = [_vector(model, seed) for seed in range(18, 22)]
+    prompt = InterpretationPrompt("self-test", PROMPT, (2, 3), "")
+    settings = InterpretationSettings(insert_layer=1, max_new_tokens=NEW_TOKENS)
+    found = interpret_chunk(model, [Cell(vector, prompt) for vector in vectors], settings, batch_size=3)
+    for vector, interpretation in zip(vectors, found):
+        places = slice(2, 4)
+        with rewritten(model, 1, places, 0.0, vector):
+            text = plain_greedy(model, PROMPT)
+            operated = plain_logits(model, text).softmax(-1)
+        untouched = plain_logits(model, text).softmax(-1)
+        said = text[len(PROMPT) :]
+        rows = range(len(PROMPT) - 1, len(text) - 1)
+        with_it = torch.stack([operated[row, token] for row, token in zip(rows, said)])
+        without = torch.stack([untouched[row, token] for row, token in zip(rows, said)])
+        require(list(interpretation.token_ids) == said, "interpretations: wrong tokens")
+        require(close(torch.tensor(interpretation.probabilities), with_it), "interpretations: wrong probabilities")
+        require(close(torch.tensor(interpretation.relevancy), (with_it - without).abs()), "interpretations: relevancy")
+
+
+def _vector(model: nn.Module, seed: int) -> Tensor:
+    return 2 * torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+
+
 @torch.no_grad()
 def check() -> None:
     """All of it; raises at the first thing that is wrong."""
@@ -151,6 +229,10 @@ def check() -> None:
     check_surgery(model, "normalized", layer=1, position=2, strength=1.0)
     check_surgery(model, "normalized", layer=0, position=0, strength=0.25)
     check_surgery(model, "addition", layer=2, position=4, strength=0.5)
+    check_padding(model)
+    check_beams(model)
+    check_steering(model)
+    check_engine(model)
 
 
 def main() -> int:

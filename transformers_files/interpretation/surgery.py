@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .cache import NAMES, cache_in, cached_length
 from .families import UnsupportedModelError, decoder, decoder_layers
 from .insertions import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
 from .replacing import has_norm, norms
 
-__all__ = ["LayerInsertion", "SurgeryPlan", "cached_length", "plan_surgery", "surgery", "unoperated"]
+__all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "unoperated"]
 
 RECURRENT_STATES = ("cache_params", "state", "mems")
 
@@ -65,18 +66,6 @@ def unoperated() -> Iterator[None]:
         _UNOPERATED.reset(token)
 
 
-def cached_length(past_key_values: Any) -> int:
-    """Columns that a key/value cache of any tested version holds."""
-    if past_key_values is None:
-        return 0
-    if hasattr(past_key_values, "get_seq_length"):
-        return int(past_key_values.get_seq_length())
-    if len(past_key_values) == 0 or past_key_values[0] is None:
-        return 0
-    first = past_key_values[0]  # (key, value) of layer 0, or both in one tensor; Bloom's key has its axes swapped
-    return (first if isinstance(first, Tensor) else first[1]).shape[-2]
-
-
 class _Operation:
     """The state of one surgery: where the pass in hand begins, what it replaced, what is still to be done."""
 
@@ -84,7 +73,8 @@ class _Operation:
         self.plan = plan
         self.thread: int | None = threading.get_ident()
         self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
-        self.offset = 0
+        self.offset: int | None = None
+        self.columns = self.columns_before = 0  # of passes without a cache
         self.replaced: list[tuple[Tensor, Tensor]] = []
 
     def active(self) -> bool:
@@ -98,6 +88,7 @@ class _Operation:
         """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache."""
         if self.active():
             self.offset = _offset(module, args, kwargs)
+            self.columns_before = max(self.columns_before, self.columns)
             self.replaced.clear()
 
     def at_layer(self, layer: int) -> Callable[..., tuple[tuple, dict] | None]:
@@ -120,13 +111,31 @@ class _Operation:
             raise RuntimeError(
                 f"layer {layer} runs {hidden.shape[0]} rows, which is no multiple of the planned {self.plan.batch_size}"
             )
-        entries, columns = at.within(self.offset, hidden.shape[1])
+        offset = self.first_column(hidden.shape[1])
+        entries, columns = at.within(offset, hidden.shape[1])
         if not len(entries):
             return hidden
-        operated = _write(hidden, at, entries, columns - self.offset, copies)
+        operated = _write(hidden, at, entries, columns - offset, copies)
         self.pending[layer][entries] = False
         self.replaced.append((hidden, operated))
         return operated
+
+    def first_column(self, columns: int) -> int:
+        """Absolute column at which the pass in hand begins, of so many columns.
+
+        Passes without a cache run the whole text, and a longer one each time while tokens are generated. Where one is
+        no longer, the text before it came in by a way that is not known here, and surgery would hit the wrong tokens.
+        """
+        if self.offset is not None:
+            return self.offset
+        self.columns = columns
+        if columns < self.columns_before + self.plan.generates:
+            raise UnsupportedModelError(
+                f"a pass over {columns} tokens after one over {self.columns_before} was given neither a cache "
+                f"({', '.join(NAMES)}) nor cache_position, so its place in the text is not known; use_cache=False "
+                "runs the whole text in every pass"
+            )
+        return 0
 
     def finish(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """After the decoder: the recorded hidden states become those that the layers saw."""
@@ -203,8 +212,8 @@ def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
     return torch.where(matched, norms(old) / norms(torch.where(matched, vectors, 1.0)), 1.0)
 
 
-def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:
-    """Absolute column of the first position of the pass in hand."""
+def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Absolute column of the first position of the pass in hand; None where nothing tells."""
     if args:
         kwargs = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
     for name in RECURRENT_STATES:
@@ -216,7 +225,8 @@ def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int:
     cache_position = kwargs.get("cache_position")
     if cache_position is not None:
         return int(cache_position[0])
-    return cached_length(kwargs.get("past_key_values"))
+    cache = cache_in(kwargs)
+    return None if cache is None else cached_length(cache)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
