@@ -35,6 +35,8 @@ bench: patch
 
 lint: $(ENV)/.tests-installed
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) tests/layers.py
 
 patch: $(ENV)/.installed
 	$(RUN) install_patch.py --yes

@@ -9,7 +9,7 @@ Three ways to the same interpretations, with relevancy, of hidden embeddings of 
 - usual: a padded batch of 64 through `generate_interpret`, then one full pass with and one without surgery, with
   attentions, hidden states and a softmax over the vocabulary at every position, as programs of this kind do it;
 - lean: the same three calls without attentions and hidden states, at its best batch size and attention;
-- engine: `transformers.interpretation.engine`, at the batch size that it chooses itself.
+- engine: `transformers.interpretation.engine.decode`, at the batch size that it chooses itself.
 
 Each way runs in a process of its own, so that each has its own peak memory: torch and the weights are part of it,
 loading them is not. They take turns over several rounds; ratios are taken within a round, and the table shows their
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 import transformers
 from benchmark_ways import NEW_TOKENS, Outcome, Process, Result
-from transformers.interpretation.loading import resolve_dtype
+from transformers.interpretation.models.loading import resolve_dtype
 
 QUESTION = "What is the capital of France?"
 LONG_QUESTION = " ".join(

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.interpretation.engine import InterpretationSettings
-from transformers.interpretation.examples import Example
-from transformers.interpretation.plan import CHUNK_CELLS, Limits, Plan, make_plan
-from transformers.interpretation.prompts import InterpretationPromptSpec
-from transformers.interpretation.run import Job
-from transformers.interpretation.selection import Selection
-from transformers.interpretation.table import csv_rows
+from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.prompts.examples import Example
+from transformers.interpretation.prompts.index_selection import Selection
+from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
+from transformers.interpretation.results.csv_table import csv_rows
+from transformers.interpretation.runs.grid import CHUNK_CELLS, Limits, Plan, make_plan
+from transformers.interpretation.runs.job import Job
 
 FEW = 1_000
 SETTINGS = InterpretationSettings(max_new_tokens=2)

@@ -19,9 +19,9 @@ import transformers
 from embedded_model import ensure_embedded_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.interpretation.capture import capture
-from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
-from transformers.interpretation.prompts import InterpretationPrompt
+from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from transformers.interpretation.models.activations import capture
+from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
 
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 REPLY = "<|im_end|>\n<|im_start|>assistant\nSure, I will summarize the message:"

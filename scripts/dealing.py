@@ -45,9 +45,9 @@ def measure() -> dict[int, list[float]]:
     """Seconds of processor time of chunks from all over the plan, by their size; one thread, the default dtype."""
     import torch
     from embedded_model import ensure_embedded_model
-    from transformers.interpretation.batch import Request, prepare
-    from transformers.interpretation.loading import load_weights
-    from transformers.interpretation.run import Job
+    from transformers.interpretation.models.loading import load_weights
+    from transformers.interpretation.runs.job import Job
+    from transformers.interpretation.runs.request import Request, prepare
 
     torch.set_num_threads(1)
     request = Request(model=str(ensure_embedded_model()), examples=EXAMPLES, output=Path("not-written.csv"))
@@ -98,7 +98,7 @@ def in_turn(costs: Sequence[float], ranks: int) -> float:
 
 def table(costs: Costs) -> str:
     """Markdown: efficiency, and cells per second as a part of what a rank alone does with chunks of 256."""
-    from transformers.interpretation.plan import CHUNK_CELLS, chunk_sizes
+    from transformers.interpretation.runs.grid import CHUNK_CELLS, chunk_sizes
 
     equal = [min(CHUNK_CELLS, CELLS - first) for first in range(0, CELLS, CHUNK_CELLS)]
     shrinking = list(chunk_sizes(CELLS, CHUNK_CELLS))

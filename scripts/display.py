@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers.interpretation.batch import Prepared
+    from transformers.interpretation.runs.request import Prepared
 
 REPORT_MARK = b"transformers.interpretation.report"
 
@@ -30,9 +30,9 @@ class Display:
 
     def check(self) -> None:
         """Raise Refused for what cannot be shown or written."""
-        from transformers.interpretation.batch import Refused
-        from transformers.interpretation.manifest import OutputError
-        from transformers.interpretation.output import check_place
+        from transformers.interpretation.runs.csv_writer import check_place
+        from transformers.interpretation.runs.manifest import OutputError
+        from transformers.interpretation.runs.request import Refused
 
         packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
         problems = [
@@ -52,7 +52,7 @@ class Display:
 
     def check_name(self, names: Sequence[str]) -> None:
         """Raise Refused for the name of no example."""
-        from transformers.interpretation.batch import Refused
+        from transformers.interpretation.runs.request import Refused
 
         if self.show and self.show not in names:
             raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
@@ -62,7 +62,8 @@ class Display:
 
         `again`: the table was finished earlier, so a report that is there already stays.
         """
-        from transformers.interpretation.portion import Examples, read_example, read_portion
+        from transformers.interpretation.results.record import with_token_texts
+        from transformers.interpretation.results.streaming import Examples, read_example, read_portion
 
         tokenizer = prepared.outline.tokenizer
         if not self.no_report and not (again and self.report is None and self.page.exists()):
@@ -72,14 +73,14 @@ class Display:
             temporary = self.page.with_name(self.page.name + ".tmp")
             self.page.parent.mkdir(parents=True, exist_ok=True)
             title = title_of(prepared)
-            write_page(portion.records.with_token_texts(tokenizer), temporary, title=title, note=portion.note)
+            write_page(with_token_texts(portion.records, tokenizer), temporary, title=title, note=portion.note)
             temporary.replace(self.page)
         if self.show is not None:
             from transformers.interpretation.report import show
 
             first = Examples(0, 1)
             results = read_example(self.output, self.show) if self.show else read_portion(self.output, first).records
-            show(results.with_token_texts(tokenizer))
+            show(with_token_texts(results, tokenizer))
         return str(self.output) if self.no_report else f"{self.output} (report: {self.page})"
 
 

@@ -1,4 +1,4 @@
-"""How right a model's interpretations are, layer by layer: four measures, beside the logit lens and controls.
+"""How right a model's interpretations are, layer by layer: five measures, beside the logit lens and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
@@ -57,7 +57,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5, …")
     add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: describe")
     add("--insert-layer", default="1", metavar="N", help="for all source layers (default: 1); 1,3: at both")
-    add("--replacing-mode", default="normalized", help="normalized (default) or addition")
+    add(
+        "--replacing-mode",
+        default="normalized",
+        help="normalized (default), addition, norm_matched or norm_matched_addition",
+    )
     add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding (default: 1)")
     add("--mapping", type=Path, metavar="FILE", help="maps by source layer, as fit_translator.py writes them")
     add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
@@ -73,13 +77,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Check, load, measure, tell."""
-    from transformers.interpretation.batch import Refused
-    from transformers.interpretation.engine import InterpretationSettings
-    from transformers.interpretation.loading import ModelError
-    from transformers.interpretation.maps import MapsFile
+    from transformers.interpretation.engine.decode import InterpretationSettings
+    from transformers.interpretation.mapping.checkpoint import MapsFile
     from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
-    from transformers.interpretation.prompts import find_spec
-    from transformers.interpretation.selection import Selection
+    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.prompts.index_selection import Selection
+    from transformers.interpretation.prompts.interpretation_prompt import find_spec
+    from transformers.interpretation.runs.request import Refused
 
     try:
         given = read_facts(arguments.facts)

@@ -41,12 +41,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
-    from transformers.interpretation.batch import Refused
-    from transformers.interpretation.loading import ModelError
+    from transformers.interpretation.mapping.training_text import OPENINGS, OwnTextSettings
     from transformers.interpretation.measures import QuestionsError, of_half, read_facts
-    from transformers.interpretation.own_text import OPENINGS, OwnTextSettings
-    from transformers.interpretation.prompts import find_spec
-    from transformers.interpretation.selection import Selection
+    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.prompts.index_selection import Selection
+    from transformers.interpretation.prompts.interpretation_prompt import find_spec
+    from transformers.interpretation.runs.request import Refused
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     try:

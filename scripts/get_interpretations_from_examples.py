@@ -27,9 +27,9 @@ from planning import Planning
 from program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
 
 if TYPE_CHECKING:
-    from transformers.interpretation.batch import Prepared, Request
-    from transformers.interpretation.ranks import Ranks
-    from transformers.interpretation.sharing import Progress
+    from transformers.interpretation.runs.coordination import Ranks
+    from transformers.interpretation.runs.request import Prepared, Request
+    from transformers.interpretation.runs.work_queue import Progress
 
 REFUSAL_SECONDS = 5
 """Launchers end all processes with the first that ends: rank 0 has so long to say what is wrong."""
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         prepare_environment()
-        from transformers.interpretation.ranks import joined
+        from transformers.interpretation.runs.coordination import joined
 
         with joined(arguments.device) as ranks:
             launcher = "python" if ranks is None else "accelerate launch …"
@@ -63,10 +63,11 @@ def assist(argv: Sequence[str]) -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             arguments = parse(argv)
         prepare_environment()
-        from transformers.interpretation import batch, work
-        from transformers.interpretation.loading import ModelError
-        from transformers.interpretation.manifest import OutputError
-        from transformers.interpretation.ranks import joined
+        from transformers.interpretation.models.loading import ModelError
+        from transformers.interpretation.runs import request as batch
+        from transformers.interpretation.runs import runner as work
+        from transformers.interpretation.runs.coordination import joined
+        from transformers.interpretation.runs.manifest import OutputError
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # those of loading, too
@@ -88,7 +89,7 @@ def assist(argv: Sequence[str]) -> int:
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
-    from transformers.interpretation.batch import Refused, check, prepare
+    from transformers.interpretation.runs.request import Refused, check, prepare
 
     display = Display(arguments.report, arguments.no_report, arguments.show, arguments.output)
     planning = Planning(arguments.plan, arguments.rate, arguments.devices)
@@ -97,10 +98,10 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
     try:
         display.check()
         planning.check()
-        if "model" not in arguments:
-            check(request_of(arguments, ""))  # before the embedded model is made, which takes a while
+        checked = check(request_of(arguments, vars(arguments).get("model", "")))
+        if "model" not in arguments:  # only now: to make the embedded model takes a while
             arguments.model = embedded_model()
-        prepared = prepare(request_of(arguments, arguments.model), ranks)
+        prepared = prepare(request_of(arguments, arguments.model), ranks, checked=checked)
         display.check_name([source.example.name for source in prepared.plan.sources])
     except Refused as error:
         return fail(error.problems, REFUSED)
@@ -118,7 +119,7 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
 
 def request_of(arguments: argparse.Namespace, model: str) -> Request:
     """What the arguments ask for, without how it is shown."""
-    from transformers.interpretation.batch import Request
+    from transformers.interpretation.runs.request import Request
 
     others = ("report", "no_report", "show", "plan", "rate", "devices")
     options = {key: value for key, value in vars(arguments).items() if key not in others}
@@ -134,11 +135,11 @@ def started_alone() -> bool:
 def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     """Run, with a progress bar; then one line about it."""
     from tqdm import tqdm
-    from transformers.interpretation.loading import ModelError
-    from transformers.interpretation.manifest import OutputError
-    from transformers.interpretation.memory import is_out_of_memory
-    from transformers.interpretation.ranks import RankError
-    from transformers.interpretation.work import run
+    from transformers.interpretation.engine.batch_size import is_out_of_memory
+    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.runs.coordination import RankError
+    from transformers.interpretation.runs.manifest import OutputError
+    from transformers.interpretation.runs.runner import run
 
     for line in prepared.notes():
         print(line, file=sys.stderr)

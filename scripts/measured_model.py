@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from program import embedded_model
 
 if TYPE_CHECKING:
-    from transformers.interpretation.insert_layers import InsertLayer
+    from transformers.interpretation.models.layer_spec import InsertLayer
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 
@@ -54,9 +54,9 @@ class Loaded:
 
 def load(arguments: argparse.Namespace) -> Loaded:
     """The model of these arguments. Raises ModelError, Refused, ValueError."""
-    from transformers.interpretation.families import decoder_layers
-    from transformers.interpretation.loading import load_weights, read_outline, resolve_device, resolve_dtype
-    from transformers.interpretation.placement import Placement
+    from transformers.interpretation.models.device_map import Placement
+    from transformers.interpretation.models.families import decoder_layers
+    from transformers.interpretation.models.loading import load_weights, read_outline, resolve_device, resolve_dtype
 
     name = arguments.model or embedded_model()
     outline = read_outline(name, trust_remote_code=arguments.trust_remote_code)

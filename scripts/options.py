@@ -16,7 +16,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
     add = parser.add_argument
     add("--model", default=argparse.SUPPRESS, help="hub id or folder (default: the small embedded model)")
-    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts (default: the demo's)")
+    add(
+        "--examples",
+        type=Path,
+        default=DEMO,
+        metavar="FILE.json",
+        help="the prompts; -: from standard input (default: the demo's)",
+    )
     add(
         "--output",
         type=Path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from program import REFUSED, fail
 
 if TYPE_CHECKING:
-    from transformers.interpretation.batch import Prepared
+    from transformers.interpretation.runs.request import Prepared
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Planning:
 
     def check(self) -> None:
         """Raise Refused for a rate or a number of devices that is none."""
-        from transformers.interpretation.batch import Refused
-        from transformers.interpretation.costs import Rate
+        from transformers.interpretation.models.flops import Rate
+        from transformers.interpretation.runs.request import Refused
 
         try:
             if self.rate not in (None, "measure"):
@@ -34,11 +34,11 @@ class Planning:
 
     def tell(self, prepared: Prepared) -> int:
         """Print the plan, with hours if a rate is given."""
-        from transformers.interpretation.calibration import measure_rate
-        from transformers.interpretation.costs import Rate
-        from transformers.interpretation.estimate import estimate_plan
-        from transformers.interpretation.loading import ModelError
-        from transformers.interpretation.memory import MOST_AT_ONCE
+        from transformers.interpretation.engine.batch_size import MOST_AT_ONCE
+        from transformers.interpretation.models.flops import Rate
+        from transformers.interpretation.models.loading import ModelError
+        from transformers.interpretation.runs.estimate import estimate_plan
+        from transformers.interpretation.runs.throughput import measure_rate
 
         estimate = estimate_plan(
             prepared.plan,

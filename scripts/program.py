@@ -49,7 +49,7 @@ def has_avx512() -> bool:
 def embedded_model() -> str:
     """The folder of the embedded model."""
     from embedded_model import EmbeddedModelError, ensure_embedded_model
-    from transformers.interpretation.batch import Refused
+    from transformers.interpretation.runs.request import Refused
 
     try:
         return str(ensure_embedded_model())

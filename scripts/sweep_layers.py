@@ -45,8 +45,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     """Check, load, sweep, write."""
     from tqdm import tqdm
     from transformers.interpretation import read_examples, sweep_layers
-    from transformers.interpretation.batch import Refused
     from transformers.interpretation.report import sweep_figure
+    from transformers.interpretation.runs.request import Refused
 
     figure = arguments.figure or arguments.output.with_suffix(".png")
     existing = [path for path in (arguments.output, figure) if path.exists()]

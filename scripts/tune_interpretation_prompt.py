@@ -46,10 +46,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def tune(arguments: argparse.Namespace) -> int:
     """Check, load, search, write."""
-    from transformers.interpretation.batch import Refused
-    from transformers.interpretation.loading import ModelError
     from transformers.interpretation.measures import QuestionsError, Search, known_facts, of_half, read_facts
-    from transformers.interpretation.selection import Selection
+    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.prompts.index_selection import Selection
+    from transformers.interpretation.runs.request import Refused
 
     try:
         facts = of_half(read_facts(arguments.facts), "tuning")

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
-from transformers.interpretation.manifest import tokenizer_beside
+from transformers.interpretation.interpretations import Interpretations, read_csv
 from transformers.interpretation.report import show, write_page
-from transformers.interpretation.results import Interpretations, read_csv
+from transformers.interpretation.runs.manifest import tokenizer_beside
 
 COLOURS = 128
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from transformers.interpretation.report import show
-from transformers.interpretation.results import Record
+from transformers.interpretation.results.record import Record
 
 HOSTILE = (
     "<script>window.sentinel = 1</script>",

@@ -7,10 +7,10 @@ import os
 import signal
 from collections.abc import Callable
 
-from transformers.interpretation.manifest import Manifest
-from transformers.interpretation.record import OK, Record
-from transformers.interpretation.shards import Piece
-from transformers.interpretation.table import csv_rows
+from transformers.interpretation.results.csv_table import csv_rows
+from transformers.interpretation.results.record import OK, Record
+from transformers.interpretation.runs.manifest import Manifest
+from transformers.interpretation.runs.shards import Piece
 
 SETTINGS = {"layers": "all", "versions": {"torch": "2", "transformers": "5"}}
 MANIFEST = Manifest(SETTINGS, {"model": "m", "threads": 2}, {"batch_size": 4, "chunk_cells": 3})

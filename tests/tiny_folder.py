@@ -9,7 +9,7 @@ from typing import Any
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers import PreTrainedModel
-from transformers.interpretation.batch import Request
+from transformers.interpretation.runs.request import Request
 
 SHORT_PROMPT = {"name": "short", "text": "ab: _ _ is"}
 """An interpretation prompt, as a JSON file has it."""

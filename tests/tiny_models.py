@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel
-from transformers.interpretation.families import FAMILIES, Family
+from transformers.interpretation.models.families import FAMILIES, Family
 
 COMMON = {
     "vocab_size": 128,

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import transformers
-from transformers.interpretation import engine, methods, self_test
+from transformers.interpretation import self_test
+from transformers.interpretation.engine import decode as engine
+from transformers.interpretation.surgery import methods
 
 
 def test_the_installed_patch_passes(capsys: pytest.CaptureFixture[str]) -> None:

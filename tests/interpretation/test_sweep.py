@@ -10,7 +10,7 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPromptSpec, interpret, read_csv, sweep_layers
-from transformers.interpretation.examples import Example
+from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.report import sweep_figure, sweep_values
 from transformers.interpretation.report.__main__ import main as report
 

@@ -14,8 +14,9 @@ from types import ModuleType
 
 import torch
 from tqdm import tqdm
-from transformers.interpretation import batch, work
-from transformers.interpretation.loading import load_weights
+from transformers.interpretation.models.loading import load_weights
+from transformers.interpretation.runs import request as batch
+from transformers.interpretation.runs import runner as work
 
 CHUNK_CELLS = 8
 """Many chunks of a small table."""

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import torch
 from forked_script import FAILED, fork, load_script
-from transformers.interpretation import ranks, work
+from transformers.interpretation.runs import coordination as ranks
+from transformers.interpretation.runs import runner as work
 
 TABLES = (".csv", ".parquet", ".csv")
 SIZES = (2, 3, 1)

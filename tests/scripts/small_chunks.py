@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import get_interpretations_from_examples as script
-from transformers.interpretation import batch, sharing
-from transformers.interpretation.shards import Shard
+from transformers.interpretation.runs import request as batch
+from transformers.interpretation.runs import work_queue as sharing
+from transformers.interpretation.runs.shards import Shard
 
 CHUNK_CELLS = 4
 

@@ -9,8 +9,8 @@ from evaluate_interpretations import main
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.reading import continue_greedily
-from transformers.interpretation.trust import Calibration
+from transformers.interpretation.results.calibration import Calibration
+from transformers.interpretation.runs.source_activations import continue_greedily
 
 TOKENIZER = tiny_tokenizer()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.interpretation.capture import capture
-from transformers.interpretation.engine import Cell, InterpretationSettings, interpret_chunk
-from transformers.interpretation.examples import read_examples
-from transformers.interpretation.prompts import encode_prompt, find_spec
+from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk
+from transformers.interpretation.models.activations import capture
+from transformers.interpretation.prompts.examples import read_examples
+from transformers.interpretation.prompts.interpretation_prompt import encode_prompt, find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 DATA = ("facts.json", "entities.json")

@@ -10,8 +10,9 @@ from fit_translator import main
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY
-from transformers.interpretation import own_text, translator
-from transformers.interpretation.translator import load_maps
+from transformers.interpretation.mapping import training_text as own_text
+from transformers.interpretation.mapping import translator
+from transformers.interpretation.mapping.translator import load_maps
 
 
 @pytest.fixture

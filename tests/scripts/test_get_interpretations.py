@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -17,8 +18,8 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, read_parquet
-from transformers.interpretation.reading import continue_greedily
-from transformers.interpretation.record import COLUMNS, token_pieces
+from transformers.interpretation.results.record import COLUMNS, token_pieces
+from transformers.interpretation.runs.source_activations import continue_greedily
 from transformers.interpretation.translator import save_maps
 
 SCRIPT = Path(script.__file__)
@@ -79,6 +80,29 @@ def test_a_run_and_its_repetition(model, workplace, capsys):
     assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
     assert script.main(arguments(model, "--layers", "0", "--tokens", "last", "--overwrite")) == 0
     assert len(rows_of("interpretations.csv")) == 2
+
+
+def test_examples_from_a_pipe_are_told_apart_by_what_they_say(model, workplace, capsys, monkeypatch):
+    def run(prompt, *more):
+        reading, writing = os.pipe()
+        with open(writing, "w") as file:
+            json.dump({"examples": [{"prompt": prompt, "raw": True}]}, file)
+        try:
+            options = ("--layers", "1", "--tokens", "last", "--examples", f"/dev/fd/{reading}", *more)
+            return script.main(arguments(model, *options))
+        finally:
+            os.close(reading)
+
+    assert run("one") == 0
+    assert run("two") == 2
+    assert re.search(r"examples: \w{16} then, \w{16} now", capsys.readouterr().err)
+    assert run("one") == 0
+    assert "is complete: 1 interpretations" in capsys.readouterr().out
+    assert run("two", "--overwrite") == 0
+    assert rows_of("interpretations.csv")[0]["prompt"] == "two"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((workplace / "examples.json").read_bytes())))
+    assert script.main(arguments(model, "--layers", "1", "--examples", "-", "--overwrite")) == 0
+    assert rows_of("interpretations.csv")[0]["prompt"] == "Hi"
 
 
 def test_other_places_means_and_differences(model, workplace, capsys):
@@ -306,12 +330,12 @@ def test_unknown_options_end_with_status_2(word, capsys):
 
 
 def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "transformers.interpretation.batch", None)
+    monkeypatch.setitem(sys.modules, "transformers.interpretation.runs.request", None)
     assert script.main(arguments("bare")) == 2
     told = capsys.readouterr().err
     assert "is not patched" in told
     assert told.endswith("run: python install_patch.py\n")
-    monkeypatch.delitem(sys.modules, "transformers.interpretation.batch")
+    monkeypatch.delitem(sys.modules, "transformers.interpretation.runs.request")
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert script.main(arguments("bare")) == 2
     assert "pip install -r requirements.txt" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 # ---- llm-interpret: everything above is the library's file, unchanged ----
-from transformers.interpretation.methods import bind as _bind_interpretation, without_surgery as _without_surgery
+from transformers.interpretation.surgery.methods import (
+    bind as _bind_interpretation,
+    without_surgery as _without_surgery,
+)
 
 _bind_interpretation(GenerationMixin)
 # Guidance compares with a pass that has not seen the condition: the surgery is part of the condition.

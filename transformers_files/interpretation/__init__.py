@@ -8,28 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Not lazily: the import of a module of the same name, by whichever room, would take the function's place.
-from .capture import capture
-
 _HOMES = {
-    "AffineMap": "mapping",
-    "BUILT_IN": "prompts",
-    "InterpretationPrompt": "prompts",
-    "InterpretationPromptSpec": "prompts",
-    "Interpretations": "results",
-    "Record": "results",
-    "UnsupportedModelError": "families",
-    "find_spec": "prompts",
-    "fit_affine": "mapping",
+    "AffineMap": "mapping.affine",
+    "BUILT_IN": "prompts.interpretation_prompt",
+    "InterpretationPrompt": "prompts.interpretation_prompt",
+    "InterpretationPromptSpec": "prompts.interpretation_prompt",
+    "Interpretations": "interpretations",
+    "Record": "results.record",
+    "UnsupportedModelError": "models.families",
+    "capture": "models.activations",
+    "find_spec": "prompts.interpretation_prompt",
+    "fit_affine": "mapping.affine",
     "interpret": "api",
     "interpret_vectors": "api",
-    "read_csv": "results",
-    "read_parquet": "results",
-    "read_examples": "examples",
+    "read_csv": "interpretations",
+    "read_examples": "prompts.examples",
+    "read_parquet": "interpretations",
     "sweep_layers": "sweep",
 }
+"""Public name → the module that defines it."""
 
-__all__ = ["capture", *_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

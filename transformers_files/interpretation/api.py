@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .engine import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
-from .examples import Example
-from .families import RESIDUAL
-from .insert_layers import InsertLayer
-from .mapping import AnyMap, map_vectors
-from .plan import CHUNK_CELLS, Limits, build_prompts
-from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
-from .record import Record
-from .results import Interpretations
-from .run import check_evaluation_mode, interpretation_fields, plan_job
-from .selection import Selection
-from .strength import choose_strengths
+from .engine.decode import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from .engine.norm_search import choose_strengths
+from .interpretations import Interpretations
+from .mapping.affine import AnyMap, map_vectors
+from .models.families import RESIDUAL
+from .models.layer_spec import InsertLayer
+from .prompts.examples import Example
+from .prompts.index_selection import Selection
+from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .results.record import Record
+from .runs.grid import CHUNK_CELLS, Limits, build_prompts
+from .runs.job import check_evaluation_mode, interpretation_fields, plan_job
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec

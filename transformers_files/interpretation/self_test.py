@@ -191,8 +191,8 @@ def check_steering(model: nn.Module) -> None:
 
 def check_engine(model: nn.Module) -> None:
     """Interpretations of several vectors at once: tokens, probabilities and relevancy, each from whole plain passes."""
-    from .engine import Cell, InterpretationSettings, interpret_chunk
-    from .prompts import InterpretationPrompt
+    from .engine.decode import Cell, InterpretationSettings, interpret_chunk
+    from .prompts.interpretation_prompt import InterpretationPrompt
 
     vectors = [_vector(model, seed) for seed in range(18, 22)]
     prompt = InterpretationPrompt("self-test", PROMPT, (2, 3), "")

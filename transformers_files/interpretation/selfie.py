@@ -30,10 +30,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import prompts
-from .capture import capture
-from .engine import Cell, InterpretationSettings, interpret_chunk
-from .plan import Limits, build_prompts
+from .engine.decode import Cell, InterpretationSettings, interpret_chunk
+from .models.activations import capture
+from .prompts import interpretation_prompt as prompts
+from .runs.grid import Limits, build_prompts
 
 _PLACEHOLDER = "_ "
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from .engine import InterpretationSettings
-from .examples import Example
-from .mapping import AnyMap
-from .plan import Limits, PlanError
-from .prompts import InterpretationPrompt, InterpretationPromptSpec, find_spec
-from .results import Interpretations
-from .run import plan_job
-from .selection import Selection
+from .engine.decode import InterpretationSettings
+from .interpretations import Interpretations
+from .mapping.affine import AnyMap
+from .prompts.examples import Example
+from .prompts.index_selection import Selection
+from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .runs.grid import Limits, PlanError
+from .runs.job import plan_job
 
 
 def sweep_layers(

@@ -16,9 +16,9 @@ from report_page import (
     record_of,
     records,
 )
+from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report import write_page
-from transformers.interpretation.results import Interpretations
-from transformers.interpretation.trust import BUILT_IN
+from transformers.interpretation.results.calibration import BUILT_IN
 
 
 def test_search_lights_exactly_the_cells_that_contain_the_text(open_page, page_file):

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 from report_records import data_of, failed, grid_records
+from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report.__main__ import main
-from transformers.interpretation.results import Interpretations
 
 RECORDS = grid_records(examples=2, layers=4, tokens=3, prompts=("describe", "object"))
 

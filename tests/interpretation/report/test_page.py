@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 from report_records import HOSTILE, data_of, failed, grid_records, hostile_records, shown
+from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report import (
     notebook_view,
     page,
     write_page,
 )
-from transformers.interpretation.results import Interpretations
-from transformers.interpretation.trust import Calibration
+from transformers.interpretation.results.calibration import Calibration
 
 RECORDS = grid_records(examples=2, layers=4, tokens=3, prompts=("describe", "object"))
 

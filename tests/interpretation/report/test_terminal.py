@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers.interpretation.report import (
     show,
 )
-from transformers.interpretation.trust import Calibration
+from transformers.interpretation.results.calibration import Calibration
 
 RECORDS = grid_records(examples=2, layers=4, tokens=3, prompts=("describe", "object"))
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..chat import encode_prompt
-from ..families import decoder_layers
-from ..logits import input_device
-from ..prompts import InterpretationPromptSpec
+from ..models.chat_template import encode_prompt
+from ..models.families import decoder_layers
+from ..models.forward import input_device
+from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
 from .statistics import Estimate, estimate

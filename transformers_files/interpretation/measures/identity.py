@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..cache import empty_cache
-from ..chat import encode_prompt
-from ..engine import Cell, InterpretationSettings, read_shared_part, read_under_surgery
-from ..logits import input_device, next_logits
-from ..mapping import AnyMap, map_vectors
-from ..prompts import InterpretationPromptSpec
+from ..engine.decode import Cell, InterpretationSettings, read_shared_part, read_under_surgery
+from ..mapping.affine import AnyMap, map_vectors
+from ..models.chat_template import encode_prompt
+from ..models.forward import input_device, next_logits
+from ..models.kv_cache import empty_cache
+from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import last_token_states
 from .statistics import Estimate, estimate
 

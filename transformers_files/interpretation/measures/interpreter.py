@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..capture import capture
-from ..chat import encode_prompt
-from ..engine import Cell, Interpretation, InterpretationSettings, interpret_chunk
-from ..logits import input_device
-from ..mapping import AnyMap, map_vectors
-from ..prompts import InterpretationPrompt
-from ..record import token_pieces
+from ..engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from ..mapping.affine import AnyMap, map_vectors
+from ..models.activations import capture
+from ..models.chat_template import encode_prompt
+from ..models.forward import input_device
+from ..prompts.interpretation_prompt import InterpretationPrompt
+from ..results.record import token_pieces
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..cache import empty_cache
-from ..chat import encode_prompt
-from ..logits import end_of_sequence_ids, input_device, next_logits
+from ..models.chat_template import encode_prompt
+from ..models.forward import end_of_sequence_ids, input_device, next_logits
+from ..models.kv_cache import empty_cache
 from .interpreter import Interpreter, Said, last_token_states
 from .questions import Fact, names
 from .statistics import Estimate, estimate

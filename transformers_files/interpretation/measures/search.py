@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine import InterpretationSettings
-from ..prompts import InterpretationPromptSpec
+from ..engine.decode import InterpretationSettings
+from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
 from .recovery import interpret_states, other_facts

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..trust import Calibration, dependence
+from ..results.calibration import Calibration, dependence
 from .questions import Fact
 from .recovery import ScoredCell
 from .statistics import Estimate, estimate_ratio

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..portion import MOST_CELLS, Examples, Portion, read_example, read_portion
-from ..results import Interpretations, ResultsError
-from ..trust import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN, Calibration
+from ..results.csv_table import ResultsError
+from ..results.record import Record, with_token_texts
+from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
+from ..runs.manifest import tokenizer_beside
 from . import answers_figure, grid_figure, show, sweep_figure, write_page
 
 
@@ -56,7 +58,7 @@ def _portion(settings: argparse.Namespace) -> Portion:
     return portion
 
 
-def _shown(settings: argparse.Namespace) -> Interpretations:
+def _shown(settings: argparse.Namespace) -> Sequence[Record]:
     """What is printed: the example that is named, else the first of those chosen."""
     return read_example(settings.csv, settings.show) if settings.show else _portion(settings).records
 
@@ -86,15 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_token_texts(results: Interpretations, csv: Path) -> Interpretations:
+def _with_token_texts(results: Sequence[Record], csv: Path) -> Sequence[Record]:
     """With the text of each token, by which words are shaded, if the run's manifest says whose tokenizer made them."""
-    from ..manifest import tokenizer_beside
-
     tokenizer = tokenizer_beside(csv)
-    return results if tokenizer is None else results.with_token_texts(tokenizer)
+    return results if tokenizer is None else with_token_texts(results, tokenizer)
 
 
-def _save(draw: Callable, results: Interpretations, path: Path) -> None:
+def _save(draw: Callable, results: Sequence[Record], path: Path) -> None:
     draw(results).savefig(path, dpi=200)
     print(f"figure in {path}")
 

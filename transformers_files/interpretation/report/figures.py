@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..insert_layers import SAME
-from ..results import Record
+from ..models.layer_spec import SAME
+from ..results.record import Record
 from .grid import Example, Reading, examples_of, find_example, mean_relevancy, names_answer, relevancy_scale
 from .palette import ink, ramp, step_of
 from .strings import inert, one_line

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..families import RESIDUAL
-from ..insert_layers import insert_layer_text
-from ..record import MINUS
-from ..results import Record
+from ..models.families import RESIDUAL
+from ..models.layer_spec import insert_layer_text
+from ..results.record import MINUS, Record
 from .strings import inert, readable_tokens, visible
 
 _Key = tuple[str, str, str, str]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..results import Record
-from ..trust import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN, Calibration
+from ..results.record import Record
 from .grid import Example, Reading, examples_of, mean_relevancy, names_answer, relevancy_scale
 from .palette import STEPS, ink, ramp
 from .strings import encodable, excerpt

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..results import Record
-from ..trust import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN, Calibration
+from ..results.record import Record
 from .grid import Column, Example, Reading, examples_of, find_example, mean_relevancy, relevancy_scale
 from .palette import ink, ramp, step_of
 from .strings import inert, one_line

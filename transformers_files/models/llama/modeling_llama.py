@@ -1,4 +1,4 @@
 # ---- llm-interpret: everything above is the library's file, unchanged ----
-from transformers.interpretation.methods import bind_forward as _bind_forward_interpret
+from transformers.interpretation.surgery.methods import bind_forward as _bind_forward_interpret
 
 _bind_forward_interpret(LlamaForCausalLM)

@@ -1,0 +1,188 @@
+"""The cells of a plan, their order, and everything a model cannot take."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_model
+from tiny_tokenizer import VOCABULARY, tiny_tokenizer
+from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.prompts.examples import Example
+from transformers.interpretation.runs.grid import (
+    LARGE_PLAN,
+    SMALLEST_CHUNK,
+    Limits,
+    Plan,
+    PlanError,
+    Source,
+    build_prompts,
+    chunk_sizes,
+    make_plan,
+)
+from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
+from transformers.interpretation.prompts.index_selection import Selection
+
+TOKENIZER = tiny_tokenizer()
+LIMITS = Limits(n_layers=4, positions=64, vocabulary=VOCABULARY)
+SPEC = InterpretationPromptSpec("short", text="x: _ is")
+
+
+def plan_of(examples, specs=(SPEC,), limits=LIMITS, tokenizer=TOKENIZER, **options):
+    insert_layer = options.pop("insert_layer", 1)
+    choices = {"layers": Selection("all"), "tokens": Selection("all"), "prompt_output_tokens": 1, "chunk_cells": 4}
+    settings = InterpretationSettings(insert_layer=insert_layer, max_new_tokens=8)
+    return make_plan(tokenizer, examples, specs, limits, settings, **{**choices, **options})
+
+
+def problems_of(*args, **options):
+    with pytest.raises(PlanError) as caught:
+        plan_of(*args, **options)
+    return list(caught.value.problems)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
+def test_chunks_are_the_cells_in_order(n_tokens, n_prompts, n_layers, chunk_cells):
+    sources = tuple(
+        Source(Example(f"x_{i}", "x"), "x", (5,) * n, tuple(range(n))) for i, n in enumerate(n_tokens, start=1)
+    )
+    prompts = tuple(InterpretationPrompt(f"p{i}", (5, 6), (1,), "") for i in range(n_prompts))
+    plan = Plan(sources, prompts, tuple(range(n_layers)), 0, chunk_cells)
+    expected = [
+        (source, prompt, layer, token)
+        for source in sources
+        for prompt, layer, token in itertools.product(prompts, range(n_layers), source.tokens)
+    ]
+    chunks = [plan.chunk(index) for index in range(plan.n_chunks)]
+    assert [(a.source, a.prompt, a.layer, a.token) for chunk in chunks for a in chunk] == expected
+    assert plan.n_cells == len(expected)
+    assert all(len(chunk) == chunk_cells for chunk in chunks[:-1])
+
+
+def test_chunks_of_a_large_plan_shrink_towards_its_end():
+    for n_cells in (1, 255, 256, 257, LARGE_PLAN - 1):
+        sizes = list(chunk_sizes(n_cells, 256))
+        assert sum(sizes) == n_cells
+        assert set(sizes[:-1]) <= {256}
+    for n_cells in (LARGE_PLAN, 3 * LARGE_PLAN):
+        sizes = list(chunk_sizes(n_cells, 256))
+        assert sum(sizes) == n_cells
+        assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+        assert sizes[-2] == SMALLEST_CHUNK
+        assert n_cells - 257_000 < sum(size for size in sizes if size == 256) < n_cells - 255_000
+        left = n_cells
+        for size in sizes:
+            assert size <= max(SMALLEST_CHUNK, left / 1000)
+            left -= size
+    assert list(chunk_sizes(LARGE_PLAN, 8))[:-1] == [8] * (LARGE_PLAN // 8 - 1)
+
+
+def test_what_is_interpreted():
+    raw = Example("fact_1", "abc", raw=True)
+    everything = plan_of([raw], prompt_output_tokens=2)
+    assert everything.sources[0].tokens == range(5)  # not held one by one: a plan may have 10^8 cells
+    assert everything.layers == (0, 1, 2, 3, 4)
+    assert everything.sources[0].text == "abc"
+    assert TOKENIZER.convert_ids_to_tokens(list(everything.sources[0].input_ids)) == ["a", "b", "c"]
+    some = plan_of([raw], prompt_output_tokens=2, tokens=Selection("-1"), layers=Selection("-2:"))
+    assert some.sources[0].tokens == (2,)
+    assert some.layers == (3, 4)
+    assert plan_of([raw], prompt_output_tokens=0).sources[0].tokens == range(3)
+
+
+def test_other_places_have_one_layer_less():
+    raw = Example("fact_1", "abc", raw=True)
+    assert plan_of([raw], place="mlp_output").layers == (0, 1, 2, 3)
+    assert plan_of([raw], place="mlp_output", layers=Selection("-1")).layers == (3,)
+    assert problems_of([raw], place="mlp_input", layers=Selection("4")) == [
+        "layers: 4 is out of range: there are 4 (0 to 3, or -1 to -4)"
+    ]
+
+
+def test_a_difference_takes_each_part_in_both_prompts():
+    example = Example("x_1", "abc", raw=True, minus="defgh")
+    source = plan_of([example], tokens=Selection("last,mean(all),1")).sources[0]
+    assert source.text == "abc\n−\ndefgh"
+    assert source.tokens == (1, 2, range(3))
+    assert TOKENIZER.convert_ids_to_tokens(list(source.minus.input_ids)) == ["d", "e", "f", "g", "h"]
+    assert source.minus.tokens == (1, 4, range(5))
+    same_length = Example("x_1", "abc", raw=True, minus="abd")
+    assert plan_of([same_length], prompt_output_tokens=3).sources[0].tokens == (0, 1, 2)  # of the prompts alone
+    turns = plan_of([Example("x_1", "abc", minus="de")], tokens=Selection("last")).sources[0]
+    assert turns.text == "[INST] abc [/INST]\n−\n[INST] de [/INST]"
+    assert problems_of([example, Example("y_2", "abc", raw=True, minus="z" * 65)], tokens=Selection("all")) == [
+        'x_1: tokens: "all" selects 3 of 3 tokens, of the other prompt 5 of 5; '
+        "write last, indices that both have, or mean(all)",
+        'y_2: "minus" has 65 tokens and 0 new ones; the model takes 64',
+        'y_2: tokens: "all" selects 3 of 3 tokens, of the other prompt 65 of 65; '
+        "write last, indices that both have, or mean(all)",
+    ]
+
+
+def test_a_prompt_is_a_user_turn_unless_raw():
+    turn = plan_of([Example("x_1", "abc")]).sources[0]
+    assert turn.text == "[INST] abc [/INST]"
+    chat = plan_of([Example("x_1", "abc")], tokenizer=tiny_tokenizer(chat=True)).sources[0]
+    assert chat.text == "<s>user:abc</s><s>assistant:"
+    assert TOKENIZER.convert_ids_to_tokens(list(chat.input_ids))[:3] == ["<s>", "u", "s"]
+
+
+def test_limits_of_a_model():
+    assert Limits.of(tiny_model()) == Limits(n_layers=4, positions=256, vocabulary=128)
+
+
+def test_all_problems_are_reported_together():
+    found = problems_of(
+        [Example("a_1", "x" * 64, raw=True), Example("b_2", "ok", raw=True), Example("c_3", "a\u00a0", raw=True)],
+        [SPEC, SPEC, InterpretationPromptSpec("long", text="y" * 60 + " _")],
+        limits=Limits(n_layers=4, positions=64, vocabulary=250),
+        layers=Selection("0,9"),
+        tokens=Selection("1,5"),
+        insert_layer=4,
+    )
+    assert found == [
+        "layers: 9 is out of range: there are 5 (0 to 4, or -1 to -5)",
+        "insert layer 4 is out of range: 0 to 3",
+        'two interpretation prompts are named "short"; their rows could not be told apart',
+        'interpretation prompt "long": has 62 tokens and 8 new ones; the model takes 64',
+        "a_1: has 64 tokens and 1 new ones; the model takes 64",
+        "b_2: tokens: 5 is out of range: there are 2 (0 to 1, or -1 to -2)",
+        f"c_3: has token id {TOKENIZER.vocab['ł']}, the model knows 250: is it the model's own tokenizer?",
+        "c_3: tokens: 5 is out of range: there are 3 (0 to 2, or -1 to -3)",
+    ]
+
+
+def test_a_model_that_does_not_say_its_length_has_none():
+    unlimited = Limits(n_layers=4, positions=None, vocabulary=None)
+    assert len(plan_of([Example("a_1", "x" * 500, raw=True)], limits=unlimited).sources[0].input_ids) == 500
+
+
+def test_a_layer_to_insert_at_that_is_none():
+    place = [Example("a_1", "abc", raw=True)]
+    assert plan_of(place, insert_layer="same", layers=Selection(":4")).layers == (0, 1, 2, 3)
+    assert problems_of(place, insert_layer="same") == [
+        "insert layer same: hidden state 4 comes after the last decoder layer, so it is no layer's input; choose among "
+        'layers ":4"'
+    ]
+    assert problems_of(place, insert_layer=(0, 4)) == ["insert layer 4 is out of range: 0 to 3"]
+    with pytest.raises(PlanError, match="insert layer same: vectors come from no layer; name the one to insert them"):
+        build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(insert_layer="same"))
+
+
+def test_a_strength_per_placeholder_fits_every_prompt():
+    several = InterpretationSettings(overlay_strength=(1, 0.5), max_new_tokens=8)
+    two = InterpretationPromptSpec("two", text="x: _ _ is")
+    assert build_prompts(TOKENIZER, [two], LIMITS, several)[0].name == "two"
+    with pytest.raises(PlanError, match='"short" has 1 placeholders and overlay_strength 2 numbers; give one number'):
+        build_prompts(TOKENIZER, [two, SPEC], LIMITS, several)
+
+
+def test_prompts_are_built_or_refused():
+    built = build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(max_new_tokens=3))
+    assert [prompt.name for prompt in built] == ["short"]
+    assert build_prompts(TOKENIZER, built, LIMITS, InterpretationSettings()) == built
+    with pytest.raises(PlanError, match="insert layer 7 is out of range: 0 to 3"):
+        build_prompts(TOKENIZER, [SPEC], LIMITS, InterpretationSettings(insert_layer=7))

@@ -1,0 +1,1 @@
+"""Interpretation of one chunk of hidden states: batched decoding under surgery, with relevancy."""

@@ -1,0 +1,1 @@
+"""Faster functions for a decode step on a CPU; the engine computes the same without them."""

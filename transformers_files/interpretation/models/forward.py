@@ -1,0 +1,73 @@
+"""Logits only where they are read, and what is read from them.
+
+A language model's head is a large part of a small model's work, and `[batch, sequence, vocabulary]` logits are most of
+its memory. Newer versions of the library have `logits_to_keep` for some families; a pre-hook on the head serves all
+versions and families alike, and leaves alone whatever the model does with its logits afterwards: scaling, soft-capping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from .kv_cache import cache_beside, cache_in
+
+_ROWS_IN_CPU_CACHE = 8
+"""Rows of logits that are read at once on a CPU: what stays in its cache is read in half the time."""
+
+
+def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    """Process tokens after a cache.
+
+    Args:
+        model: a causal language model.
+        input_ids: `[batch, sequence]`, without padding.
+        cache: keys and values of what came before, as `kv_cache.empty_cache` or an earlier pass gave them.
+
+    Returns:
+        logits `[batch, vocabulary]` after the last token, in the model's dtype, on the device of `input_ids`; the cache
+        with the new tokens in it.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+    try:
+        before = cache_beside(model, cache, input_ids)
+        out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
+    finally:
+        handle.remove()
+    return out.logits[:, -1].to(input_ids.device), cache_in(out)
+
+
+def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best token of each row of logits `[rows, vocabulary]` and its float32 probability; NaN where it has NaN."""
+    tokens, probabilities = [], []
+    for piece in _pieces(logits):
+        token = piece.max(-1).indices
+        tokens.append(token)
+        probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])  # a pass less than by logsumexp
+    return torch.cat(tokens), torch.cat(probabilities)
+
+
+def probabilities_of(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """float32 probability of each token `[n]` after the row `[n]` of logits `[rows, vocabulary]`."""
+    normalizer = torch.cat([piece.logsumexp(-1) for piece in _pieces(logits)])
+    return (logits[rows, tokens].float() - normalizer[rows]).exp()
+
+
+def end_of_sequence_ids(model: nn.Module) -> frozenset[int]:
+    """The tokens that end a text: of a checkpoint's generation config, all that counts here."""
+    ids = model.generation_config.eos_token_id
+    return frozenset([ids] if isinstance(ids, int) else ids or [])
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids go. Weights that are offloaded lie nowhere; their hooks take ids from anywhere."""
+    return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
+def _pieces(logits: torch.Tensor) -> Iterator[torch.Tensor]:
+    rows = _ROWS_IN_CPU_CACHE if logits.device.type == "cpu" else max(1, len(logits))
+    return (piece.float() for piece in logits.split(rows))

@@ -1,0 +1,248 @@
+"""Interpretation prompts: text with placeholders → token ids and the positions where an embedding goes in.
+
+    sequence = ("[INST]", 0, 0, 0, "[/INST] Sure, I will summarize the message:")
+    prompt = InterpretationPrompt.from_sequence(tokenizer, sequence)
+    prompt.input_ids[prompt.insert_locations[0]]  # the token of the first placeholder
+
+Without a tokenizer at hand, the same is written as an InterpretationPromptSpec: in BUILT_IN, or in a JSON file with the
+spec's fields as keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models.chat_template import encode_prompt, has_chat_template, user_turn, wants_special_tokens
+from .placeholders import MARKS, locate
+
+__all__ = ["BUILT_IN", "InterpretationPrompt", "InterpretationPromptSpec", "encode_prompt", "find_spec", "user_turn"]
+
+_STAND_IN = "\uffff"
+"""Holds a placeholder's place while the chat template is applied. It is no character, so no text has it."""
+
+
+@dataclass(frozen=True)
+class InterpretationPrompt:
+    """A tokenized interpretation prompt."""
+
+    name: str
+    input_ids: tuple[int, ...]
+    """The whole prompt, special tokens included."""
+    insert_locations: tuple[int, ...]
+    """Ascending positions in `input_ids` whose hidden states are overwritten."""
+    text: str
+    """What was tokenized, with a mark at each placeholder."""
+
+    def __post_init__(self) -> None:
+        locations = self.insert_locations
+        if not locations:
+            raise ValueError(f"interpretation prompt {self.name!r} has no placeholder")
+        if list(locations) != sorted(set(locations)) or locations[0] < 0 or locations[-1] >= len(self.input_ids):
+            raise ValueError(
+                f"interpretation prompt {self.name!r}: insert_locations {list(locations)} must ascend "
+                f"within its {len(self.input_ids)} tokens"
+            )
+
+    @classmethod
+    def from_sequence(
+        cls, tokenizer: Any, sequence: Sequence[str | int], *, name: str = "custom"
+    ) -> InterpretationPrompt:
+        """From pieces of text and placeholders: an int is one placeholder, whatever its value.
+
+        Placeholders are set off from text and from each other by a space where there is no white space yet.
+
+        Raises:
+            ValueError: no placeholder, or none that can be told apart from its neighbours in the tokens.
+        """
+        return InterpretationPromptSpec(name, sequence=tuple(sequence)).build(tokenizer)
+
+    @classmethod
+    def from_text(
+        cls, tokenizer: Any, text: str, *, placeholder: str = "_", name: str = "custom"
+    ) -> InterpretationPrompt:
+        """From text in which every occurrence of `placeholder` is one placeholder.
+
+        Adjacent placeholders are set off by a space; otherwise the text stays as it is. Where the mark is not one token
+        of its own, another mark takes its place in the tokens.
+
+        Raises:
+            ValueError: no placeholder, or none that can be told apart from its neighbours in the tokens.
+        """
+        return InterpretationPromptSpec(name, text=text, placeholder=placeholder).build(tokenizer)
+
+
+@dataclass(frozen=True)
+class InterpretationPromptSpec:
+    """An interpretation prompt before it meets a tokenizer: either `sequence`, or `text` with `placeholder`."""
+
+    name: str
+    sequence: tuple[str | int, ...] = ()
+    """Pieces of text and ints; each int is one placeholder."""
+    text: str = ""
+    placeholder: str = "_"
+    """The mark in `text`."""
+    chat: bool = False
+    """Whether the prompt is a user's turn, to be wrapped by the tokenizer's chat template."""
+    reply: str = ""
+    """With `chat`: the beginning of the assistant's reply, which the interpretation continues."""
+    _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if bool(self.sequence) == bool(self.text):
+            raise self._error("give either a sequence or a text, and not an empty one")
+        if self.text and not self.placeholder:
+            raise self._error("the placeholder is empty")
+        if self.reply and not self.chat:
+            raise self._error("a reply belongs to a chat prompt; set chat, or write it at the end of the text")
+        object.__setattr__(self, "_pieces", self._split_text() if self.text else self._split_sequence())
+        if len(self._pieces) < 2:
+            remedy = f"write {self.placeholder!r} where the embedding goes in" if self.text else "an int stands for one"
+            raise self._error(f"there is no placeholder; {remedy}")
+        for piece in (*self._pieces, self.reply):
+            if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
+                raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
+
+    def build(self, tokenizer: Any) -> InterpretationPrompt:
+        """Tokenize the prompt and find its placeholders.
+
+        Raises:
+            ValueError: the placeholders cannot be told apart from their neighbours, or the chat template drops some.
+        """
+        pieces = self._in_chat(tokenizer) if self.chat else self._pieces
+        special = wants_special_tokens(tokenizer, pieces[0], templated=self.chat and has_chat_template(tokenizer))
+        marks = (self.placeholder, *MARKS) if self.text else MARKS
+        located = locate(tokenizer, pieces, marks, add_special_tokens=special)
+        if located is None:
+            raise self._error(
+                f"no placeholder mark is a token of its own in {_shortened(marks[0].join(pieces))} "
+                f"(tried {', '.join(map(repr, dict.fromkeys(marks)))}); put spaces around the placeholders"
+            )
+        ids, locations, mark = located
+        return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces))
+
+    def _in_chat(self, tokenizer: Any) -> list[str]:
+        """The pieces as a user's turn, followed by the beginning of the reply."""
+        turn = user_turn(tokenizer, _STAND_IN.join(self._pieces))
+        gap = " " if self.reply and not turn[-1:].isspace() else ""
+        pieces = (turn + gap + self.reply).split(_STAND_IN)
+        if len(pieces) != len(self._pieces):
+            kept, given = len(pieces) - 1, len(self._pieces) - 1
+            raise self._error(f"the chat template makes {kept} of {given} placeholders; write the prompt without chat")
+        return pieces
+
+    def _split_text(self) -> tuple[str, ...]:
+        first, *rest = self.text.split(self.placeholder)
+        return (first, *(piece or " " for piece in rest[:-1]), *rest[-1:])
+
+    def _split_sequence(self) -> tuple[str, ...]:
+        pieces = [""]
+        for index, part in enumerate(self.sequence):
+            after_placeholder = len(pieces) > 1 and not pieces[-1]
+            if isinstance(part, str):
+                pieces[-1] += f" {part}" if after_placeholder and part and not part[0].isspace() else part
+            elif isinstance(part, bool) or not hasattr(part, "__index__"):
+                raise self._error(f"sequence[{index}] is {_shortened(part)}; only text and ints can stand there")
+            else:
+                if after_placeholder or (pieces[-1] and not pieces[-1][-1].isspace()):
+                    pieces[-1] += " "
+                pieces.append("")
+        return tuple(pieces)
+
+    def _error(self, problem: str) -> ValueError:
+        return ValueError(f"interpretation prompt {_shortened(self.name)}: {problem}")
+
+
+def _five_placeholders(name: str, request: str, reply: str) -> InterpretationPromptSpec:
+    """A user who sends the embedding as a message, after SelfIE (Chen, Vondrick and Mao 2024)."""
+    return InterpretationPromptSpec(name, sequence=(request, 0, 0, 0, 0, 0), chat=True, reply=reply)
+
+
+_DESCRIPTIONS = (
+    "Syria: a country in the Middle East\n"
+    "Leonardo DiCaprio: an American actor\n"
+    "Samsung: a South Korean electronics company\n "
+)
+
+BUILT_IN: dict[str, InterpretationPromptSpec] = {
+    spec.name: spec
+    for spec in (
+        _five_placeholders("summarize", "", "Sure, I will summarize your message:"),
+        _five_placeholders("repeat", "", "Sure, I will repeat your message:"),
+        _five_placeholders("object", "", "Sure, I will name the object:"),
+        _five_placeholders("object_in_message", "", "Sure, the object in your message is"),
+        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0, 0)),
+        InterpretationPromptSpec("describe_once", sequence=(_DESCRIPTIONS, 0)),
+    )
+}
+"""The interpretation prompts that are known by name."""
+
+
+def find_spec(name_or_path: str | Path) -> InterpretationPromptSpec:
+    """A built-in interpretation prompt by its name, or one in a JSON file by its path.
+
+    Raises:
+        ValueError: neither, or everything that is wrong with the file.
+    """
+    if name_or_path in BUILT_IN:
+        return BUILT_IN[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.suffix == ".json" or _is_file(path):
+        return _read_spec(path)
+    known = ", ".join(BUILT_IN)
+    raise ValueError(
+        f"unknown interpretation prompt {_shortened(str(name_or_path))}{_suggestion(str(name_or_path), BUILT_IN)}; "
+        f"built in: {known}; or give the path of a .json file"
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than a file name can be, or with characters that none can have
+        return False
+
+
+_FIELD_TYPES = {"name": str, "sequence": list, "text": str, "placeholder": str, "chat": bool, "reply": str}
+_JSON_NAMES = {str: "a text", list: "a list", bool: "true or false"}
+
+
+def _read_spec(path: Path) -> InterpretationPromptSpec:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the interpretation prompt {_shortened(str(path))}: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: an interpretation prompt is an object with the keys {', '.join(_FIELD_TYPES)}")
+
+    problems = []
+    for key, value in content.items():
+        if key not in _FIELD_TYPES:
+            problems.append(f"unknown key {_shortened(key)}{_suggestion(key, _FIELD_TYPES)}")
+        elif not isinstance(value, _FIELD_TYPES[key]):
+            problems.append(f"{key} is {_shortened(value)}, it must be {_JSON_NAMES[_FIELD_TYPES[key]]}")
+    if isinstance(content.get("sequence"), list):
+        content["sequence"] = tuple(content["sequence"])
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    try:
+        return InterpretationPromptSpec(**{"name": path.stem, **content})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word[:100], known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _shortened(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:160]}… ({len(shown)} characters)"

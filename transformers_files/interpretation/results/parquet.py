@@ -1,0 +1,145 @@
+"""Records as Parquet, and back: the columns of the CSV with their types, and numbers as they are, not rounded.
+
+A Parquet file ends with an index of what it holds, so it cannot grow. Until a run is complete its chunks are kept as
+`encode` makes them, each a small Arrow stream; `write_table` makes the file of them, a row group at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.layer_spec import insert_layer_of, insert_layer_text
+from .csv_table import FIELDS, NUMBER_LISTS, ResultsError
+from .record import COLUMNS, OK, Record
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROW_GROUP = 2**14
+ROW_GROUP_BYTES = 2**26
+"""A row group ends after so many rows, or Arrow bytes: it is what memory has to hold."""
+_ROWS_AT_ONCE = 256
+
+
+def schema() -> pyarrow.Schema:
+    """The columns of a record as Arrow types."""
+    import pyarrow as pa
+
+    types = {
+        "prompt_token_list": pa.list_(pa.string()),
+        "layer_idx": pa.int32(),
+        "token_idx": pa.int32(),
+        "interpretation": pa.list_(pa.int32()),
+        "interpretation_weights": pa.list_(pa.float64()),
+        "interpretation_prob": pa.list_(pa.float64()),
+    }
+    return pa.schema([(column, types.get(column, pa.string())) for column in COLUMNS])
+
+
+def encode(records: Sequence[Record]) -> bytes:
+    """Records as an Arrow stream."""
+    import pyarrow as pa
+
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema()) as stream:
+        stream.write_batch(_batch(records))
+    return sink.getvalue()
+
+
+def write_table(path: Path, pieces: Iterable[bytes]) -> None:
+    """A Parquet file of what `encode` has made, on the disk when this returns. Memory holds one row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        with pq.ParquetWriter(file, schema()) as writer:
+            waiting: list[pa.RecordBatch] = []
+            for piece in pieces:
+                waiting += pa.ipc.open_stream(piece)
+                rows, size = (sum(getattr(batch, name) for batch in waiting) for name in ("num_rows", "nbytes"))
+                if rows >= ROW_GROUP or size >= ROW_GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(waiting), row_group_size=rows)
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.Table.from_batches(waiting))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class ParquetTable:
+    """The records of a Parquet file with (at least) the columns of `COLUMNS`, a few hundred rows in memory at once.
+
+    Iterating raises ResultsError.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.share = 0.0
+        """How much of the file has been read, from 0 to 1."""
+
+    def __iter__(self) -> Iterator[Record]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.path) as file:
+                problems = _problems(file.schema_arrow)
+                if problems:
+                    raise ResultsError(self.path, problems)
+                for number, record in enumerate(_records(file), start=1):
+                    self.share = number / file.metadata.num_rows
+                    yield record
+                self.share = 1.0
+        except ResultsError:
+            raise
+        except (OSError, ValueError, pa.ArrowException) as error:
+            problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise ResultsError(self.path, [f"cannot read: {problem}"]) from None
+
+
+def _batch(records: Sequence[Record]) -> pyarrow.RecordBatch:
+    import pyarrow as pa
+
+    columns = [[_value(record, column) for record in records] for column in COLUMNS]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema())]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema())
+
+
+def _value(record: Record, column: str) -> Any:
+    value = getattr(record, FIELDS[column])
+    if column == "insert_layer":
+        return insert_layer_text(value)
+    if column not in NUMBER_LISTS:
+        return value
+    if record.status != OK:
+        return None
+    return [None if isinstance(number, float) and not math.isfinite(number) else number for number in value]
+
+
+def _problems(found: pyarrow.Schema) -> list[str]:
+    missing = [column for column in COLUMNS if found.get_field_index(column) < 0]
+    if missing:
+        return [f"no column {', '.join(missing)} (or it is there twice): not a file of interpretations"]
+    return [
+        f"column {field.name} must be of type {field.type}, found {found.field(field.name).type}"
+        for field in schema()
+        if found.field(field.name).type != field.type
+    ]
+
+
+def _records(file: pyarrow.parquet.ParquetFile) -> Iterator[Record]:
+    before, tokens = None, ()
+    rest = [column for column in COLUMNS if column != "prompt_token_list"]
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
+        for row, listed in zip(batch.select(rest).to_pylist(), batch.column("prompt_token_list")):
+            if listed != before:  # every row of an example repeats it, and it may be long
+                before, tokens = listed, tuple(listed.as_py() or ())
+            values = {FIELDS[column]: value for column, value in row.items()}
+            values |= {column: tuple(values[column] or ()) for column in NUMBER_LISTS}
+            values["insert_layer"] = insert_layer_of(values["insert_layer"])
+            yield Record(prompt_token_list=tokens, **values)

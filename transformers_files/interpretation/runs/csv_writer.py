@@ -1,0 +1,258 @@
+"""An output file that survives being killed: chunks are appended whole, and what is torn is cut off.
+
+    found = inspect_output(path, settings)                # before the model is loaded: refuses, or says how far it is
+    with open_output(path, manifest, found) as output:
+        for chunk in range(output.position.chunks, n_chunks):
+            if not output.take(chunk):                    # computed already, by another process: see `shards`
+                output.append(piece_of(chunk))
+        output.finish()
+
+Beside the file stand its manifest and, until the run is complete, `….progress`: one line of JSON per chunk with the
+file's size and running CRC-32 after it, written once the chunk is on the disk. Whatever the file holds beyond the last
+line is torn and rewritten; a file whose bytes are not those that the lines vouch for has been changed by somebody else
+and is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .manifest import Manifest, OutputError, Position, read_manifest
+from .parquet_writer import ParquetOutput
+from .shards import Piece, Place, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
+from ..results.csv_table import csv_header
+
+_ANEW = "name another output, or start anew with --overwrite"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at an output's place already."""
+
+    manifest: Manifest | None = None
+    """Of the run to go on with; None: a new one begins."""
+    position: Position = field(default_factory=Position)
+    """Of the output itself."""
+    kept: Mapping[int, Place] = field(default_factory=dict)
+    """Chunks that it does not hold yet but that are on the disk."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.manifest is not None and self.manifest.complete is not None
+
+    @property
+    def rows(self) -> int:
+        """Interpretations that need not be computed again."""
+        return self.position.rows + sum(place.rows for place in self.kept.values())
+
+    @property
+    def failed(self) -> int:
+        """Those among them whose status is not ok."""
+        return self.position.failed + sum(place.failed for place in self.kept.values())
+
+
+def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, Place]:
+    """The chunks that processes have left beside an output which has come as far as `position`."""
+    pieces = find_pieces(path, manifest.key)
+    return {chunk: place for chunk, place in pieces.items() if chunk >= position.chunks}
+
+
+def check_place(path: Path) -> None:
+    """Raise OutputError if a file could not be written there. Writes nothing."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no ordinary file")
+    for wanted in (folder, path) if path.exists() else (folder,):
+        if not os.access(wanted, os.W_OK):
+            raise OutputError(f"cannot write {path}: no permission to write {wanted}")
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
+    check_place(path)
+    if read_manifest(path) is None and path.exists() and path.stat().st_size:
+        raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
+
+
+def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Found:
+    """How far a run with these settings has come. Writes nothing.
+
+    Raises OutputError if something lies there that this run must not touch.
+    """
+    check_output(path)
+    manifest = read_manifest(path)
+    size = path.stat().st_size if path.exists() else 0
+    begun = size or (is_parquet(path) and shards_folder(path).is_dir())
+    if manifest is None or overwrite or not begun:
+        return Found()
+    differences = manifest.differences(settings)
+    if differences:
+        raise OutputError(f"{path} was begun with other settings ({'; '.join(differences)}); {_ANEW}")
+    if is_parquet(path) and manifest.complete is None:
+        return Found(manifest, Position(), find_pieces(path, manifest.key))
+    position = manifest.complete or _last_position(_progress_path(path), size)
+    changed = manifest.complete is not None and size != position.bytes
+    if changed or file_crc32(path, position.bytes) != position.crc32:
+        raise OutputError(f"{path} has been changed since its run wrote it; {_ANEW}")
+    return Found(manifest, position, {} if manifest.complete else find_kept(path, manifest, position))
+
+
+class OutputFile:
+    """A CSV that grows by whole chunks; see `open_output`."""
+
+    def __init__(self, path: Path, table: io.FileIO, progress: io.FileIO, manifest: Manifest) -> None:
+        self.path = path
+        self.position = Position()
+        self.kept: Mapping[int, Place] = {}
+        self._table = table
+        self._progress = progress
+        self._manifest = manifest
+
+    def begin(self) -> None:
+        """Start anew. Killed on the way, what is found next is the old run or a new one that has no chunk yet."""
+        self._progress.truncate(0)
+        remove_shards(self.path)
+        self._manifest.write(self.path)
+        self.go_on(Found(self._manifest))
+
+    def go_on(self, found: Found) -> None:
+        """Cut off what is torn."""
+        self._cut(found.position)
+        self.kept = found.kept
+        if found.position == Position():
+            header = csv_header().encode()
+            write_whole(self._table, header)
+            self.position = Position(bytes=len(header), crc32=zlib.crc32(header))
+
+    def look_again(self) -> None:
+        """For chunks that other processes have left beside the output meanwhile."""
+        self.kept = find_kept(self.path, self._manifest, self.position)
+
+    def take(self, chunk: int) -> bool:
+        """Append a chunk that has been computed already; False if it has not."""
+        if chunk not in self.kept:
+            return False
+        self.append(read_piece(self.kept[chunk]))
+        return True
+
+    def append(self, piece: Piece) -> None:
+        """Write the next chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
+        before = self.position
+        after = Position(
+            chunks=before.chunks + 1,
+            rows=before.rows + piece.rows,
+            failed=before.failed + piece.failed,
+            bytes=before.bytes + len(piece.data),
+            crc32=zlib.crc32(piece.data, before.crc32),
+        )
+        try:
+            write_whole(self._table, piece.data)
+            # The new line first: whatever a torn one before it left behind stays a line of its own.
+            write_whole(self._progress, b"\n" + json.dumps(asdict(after)).encode())
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._cut(before)
+            if isinstance(error, OSError):
+                safe = f"{before.rows} rows are safe"
+                raise OutputError(f"cannot write {self.path}: {error.strerror or error}; {safe}") from None
+            raise
+        self.position = after
+
+    def finish(self) -> None:
+        """Call the output complete."""
+        replace(self._manifest, complete=self.position).write(self.path)
+        _progress_path(self.path).unlink()
+        remove_shards(self.path)
+
+    def _cut(self, position: Position) -> None:
+        self._table.truncate(position.bytes)
+        self._table.seek(position.bytes)
+        self._progress.seek(0, os.SEEK_END)
+        self.position = position
+
+
+@contextlib.contextmanager
+def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile | ParquetOutput]:
+    """Begin an output, or go on with what `inspect_output` found.
+
+    Raises OutputError if another process is writing it, or if it cannot be written.
+    """
+    with contextlib.ExitStack() as files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            output = (_open_parquet if is_parquet(path) else _open_csv)(path, manifest, files)
+            if found.manifest is None:
+                output.begin()
+            else:
+                output.go_on(found)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        yield output
+
+
+def is_parquet(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _open_csv(path: Path, manifest: Manifest, files: contextlib.ExitStack) -> OutputFile:
+    table = files.enter_context(_opened(path))
+    _lock(table.fileno(), path)
+    return OutputFile(path, table, files.enter_context(_opened(_progress_path(path))), manifest)
+
+
+def _open_parquet(path: Path, manifest: Manifest, files: contextlib.ExitStack) -> ParquetOutput:
+    shards_folder(path).mkdir(exist_ok=True)
+    folder = os.open(shards_folder(path), os.O_RDONLY)
+    files.callback(os.close, folder)
+    _lock(folder, path)
+    return ParquetOutput(path, manifest)
+
+
+def _progress_path(path: Path) -> Path:
+    return path.with_name(path.name + ".progress")
+
+
+def _last_position(progress: Path, size: int) -> Position:
+    """The last whole line of the progress that a file of this size can hold."""
+    position = Position()
+    for line in progress.read_bytes().splitlines() if progress.exists() else ():
+        try:
+            found = Position.from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            continue  # torn
+        if found.bytes <= size:
+            position = found
+    return position
+
+
+def _opened(path: Path) -> io.FileIO:
+    """Open for reading and writing, made if need be; unbuffered, so that nothing is written later than it seems."""
+    return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+
+
+def _lock(file: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{path} is being written by another process") from None
+    except OSError:
+        pass  # a file system without locks

@@ -1,0 +1,224 @@
+"""What a plan will cost, from its numbers alone: nothing is loaded and nothing runs.
+
+    estimate = estimate_plan(plan, settings, skeleton, tokenizer, dtype=torch.bfloat16, batch_size=256)
+    print(*estimate.lines(), sep="\\n")
+    print(estimate.duration(Rate.read("250TFLOP/s"), devices=8))
+
+Tokens and operations are upper bounds that hold where no text ends early and no two cells say the same: a text that
+ends early is decoded no further, identical vectors are interpreted once, and equal beginnings are read once without
+surgery (about half of that part on a grid of one chat prompt). An operation is a multiplication or an addition in a
+matrix product; attention counts every pair of a pass, masked ones included; a mapping's own product, a ten-thousandth,
+does not count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models.flops import ModelSize, Rate, Work
+from ..engine.decode import InterpretationSettings
+from .grid import Plan, Source
+from ..prompts.interpretation_prompt import InterpretationPrompt
+from .source_activations import layers_at_once
+from ..results.record import Record
+from ..results.csv_table import csv_header, csv_rows
+
+_LETTERS_PER_TOKEN = 4
+_RELEVANCY, _PROBABILITY = 0.123456, 0.987654
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """See the module's docstring."""
+
+    size: ModelSize
+    source_size: ModelSize | None
+    """Of the model that reads the source prompts, where it is another one."""
+    cells: int
+    chunks: int
+    batches: int
+    batch_size: int
+    sources: Work
+    """Reading the source prompts, their own outputs included, and capturing their hidden states."""
+    prompts: Work
+    """Reading the interpretation prompts under surgery."""
+    decoding: Work
+    plain: Work
+    """Reading prompts and interpretations without surgery."""
+    weight_bytes: int
+    cache_bytes: int
+    """Of one batch at its longest, as if no two cells said the same."""
+    csv_bytes: int
+
+    @property
+    def work(self) -> Work:
+        return self.sources + self.prompts + self.decoding + self.plain
+
+    @property
+    def operations(self) -> int:
+        interpreting = self.prompts + self.decoding + self.plain
+        return self.sources.operations(self.source_size or self.size) + interpreting.operations(self.size)
+
+    def hours(self, rate: Rate, devices: int) -> float:
+        """If the work is divided evenly."""
+        return (self.operations if rate.operations else self.cells) / rate.per_second / devices / 3600
+
+    def duration(self, rate: Rate, devices: int) -> str:
+        """The line about `hours`."""
+        hours = self.hours(rate, devices)
+        time = f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+        return f"time        {time} on {devices} {'devices' if devices > 1 else 'device'} at {rate} each"
+
+    def lines(self) -> list[str]:
+        """For reading."""
+        parts = (self.sources, self.prompts, self.decoding, self.plain)
+        other = f", the source model's {self.source_size.parameters:,}" if self.source_size else ""
+        return [
+            f"cells       {self.cells:,}; chunks {self.chunks:,}",
+            f"batches     {self.batches:,} of at most {self.batch_size} rows",
+            "tokens      at most {:,}: source prompts {:,}, interpretation prompts {:,}, decoding {:,}, without "
+            "surgery {:,}".format(self.work.tokens, *(part.tokens for part in parts)),
+            f"operations  at most {self.operations:.2e} FLOP",
+            f"memory      weights {_size(self.weight_bytes)} ({self.size.parameters:,} parameters{other}), "
+            f"key/value cache of a batch {_size(self.cache_bytes)}",
+            f"result      {_size(self.csv_bytes)} as CSV",
+        ]
+
+
+def estimate_plan(
+    plan: Plan,
+    settings: InterpretationSettings,
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    dtype: torch.dtype,
+    batch_size: int,
+    source_model: nn.Module | None = None,
+) -> Estimate:
+    """What it takes to carry out a plan in one process; several read a source prompt once each.
+
+    model, source_model: with or without weights; the second reads the source prompts, where it is another one.
+    tokenizer: of the one that reads them. batch_size: rows that are decoded at once.
+    """
+    size = ModelSize.of(model)
+    source_size = None if source_model is None else ModelSize.of(source_model)
+    parameters = size.parameters + (source_size.parameters if source_size else 0)
+    new = settings.max_new_tokens
+    batches = 0
+    prompts = plain = Work()
+    for cells_of in _cells_by_prompt(plan):
+        for index, cells in cells_of.items():
+            prompt = plan.prompts[index]
+            first, length = min(prompt.insert_locations), len(prompt.input_ids)
+            batches_of = -(-cells // batch_size)
+            batches += batches_of
+            prompts += _pass(first, logits=bool(first)) + _pass(length - first, after=first) * cells
+            plain += _pass(length - first, after=first) * batches_of
+    after = [_decoding(len(prompt.input_ids), new) * _cells_of_prompt(plan) for prompt in plan.prompts]
+    decoding = sum(after, Work())
+    longest = max((len(prompt.input_ids) for prompt in plan.prompts), default=0) + new
+    return Estimate(
+        size=size,
+        source_size=source_size,
+        cells=plan.n_cells,
+        chunks=plan.n_chunks,
+        batches=batches,
+        batch_size=batch_size,
+        sources=sum((_source_work(plan, source, source_size or size) for source in plan.sources), Work()),
+        prompts=prompts,
+        decoding=decoding,
+        plain=plain + decoding,
+        weight_bytes=parameters * dtype.itemsize,
+        cache_bytes=2 * min(batch_size, plan.chunk_cells, plan.n_cells) * longest * size.cached * dtype.itemsize,
+        csv_bytes=len(csv_header()) + sum(_csv_bytes(plan, source, settings, tokenizer) for source in plan.sources),
+    )
+
+
+def _pass(tokens: int, *, after: int = 0, logits: int = 1) -> Work:
+    """One row of a pass of `tokens` tokens after those of a cache."""
+    return Work(tokens, int(logits), tokens * (after + tokens))
+
+
+def _decoding(prompt_length: int, new_tokens: int) -> Work:
+    """A row's tokens after its first, one by one."""
+    steps = new_tokens - 1
+    return Work(steps, steps, sum(prompt_length + step for step in range(1, new_tokens)))
+
+
+def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
+    length, new = len(source.input_ids), plan.prompt_output_tokens
+    own_output = _pass(length) + _decoding(length, new) if new else Work()
+    blocks = -(-len(plan.layers) // layers_at_once(len(source.tokens), size.hidden))
+    passes = blocks if blocks == 1 else blocks * len(plan.prompts)  # cells go through all layers prompt by prompt
+    read = _pass(length + new, logits=0)
+    if source.minus is not None:
+        read += _pass(len(source.minus.input_ids), logits=0)
+    return own_output + read * passes
+
+
+def _cells_of_prompt(plan: Plan) -> int:
+    return plan.n_cells // len(plan.prompts)
+
+
+def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
+    """For each chunk the number of its cells by the index of their interpretation prompt."""
+    prompts = range(len(plan.prompts))
+    runs = ((index, len(plan.layers) * len(source.tokens)) for source in plan.sources for index in prompts)
+    index, left = 0, 0
+    for number in range(plan.n_chunks):
+        chunk: Counter[int] = Counter()
+        room = plan.chunk_size(number)
+        while room:
+            if not left:
+                index, left = next(runs)
+            taken = min(left, room)
+            chunk[index] += taken
+            left, room = left - taken, room - taken
+        yield chunk
+
+
+def _csv_bytes(plan: Plan, source: Source, settings: InterpretationSettings, tokenizer: Any) -> int:
+    """Of all rows of a source, as if each interpretation had the most tokens, of usual lengths."""
+    rows = [_stand_in(source, prompt, settings, tokenizer, plan.layers[-1]) for prompt in plan.prompts]
+    return len(csv_rows(rows).encode()) * len(plan.layers) * len(source.tokens)
+
+
+def _stand_in(
+    source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Any, layer: int
+) -> Record:
+    new = settings.max_new_tokens
+    tokens = tuple(tokenizer.convert_ids_to_tokens(list(source.input_ids)))
+    return Record(
+        name=source.example.name,
+        category=source.example.category,
+        prompt=source.text,
+        prompt_output="",
+        prompt_token_list=tokens,
+        layer_idx=layer,
+        token_idx=len(tokens) - 1,
+        current_token=tokens[-1],
+        repeat_prompt=prompt.text,
+        repeat_prompt_name=prompt.name,
+        interpretation=(max(prompt.input_ids),) * new,
+        interpretation_text="x" * _LETTERS_PER_TOKEN * new,
+        interpretation_weights=(_RELEVANCY,) * new,
+        interpretation_prob=(_PROBABILITY,) * new,
+        token_source="prompt",
+        insert_layer=settings.insert_layer,
+        answer=source.example.answer,
+    )
+
+
+def _size(number: float) -> str:
+    """Bytes for reading."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"

@@ -1,0 +1,292 @@
+"""What is interpreted, cell by cell, known before any weights are loaded.
+
+A cell is one (example, interpretation prompt, layer, token); cells are numbered in that order, the last varying
+fastest. A chunk is a run of consecutive cells, and the atom of computing, of resuming and of dealing work out: which
+cells it has depends on the settings alone. A cell of a generated token that turns out not to exist, because the model
+ended its output earlier, stays in the plan and yields no record.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from torch import nn
+
+from ..engine.decode import InterpretationSettings
+from ..prompts.examples import Example
+from ..models.families import RESIDUAL, decoder, decoder_layers
+from ..models.layer_spec import SAME
+from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, encode_prompt, user_turn
+from ..results.record import MINUS
+from ..prompts.index_selection import Selection
+
+CHUNK_CELLS = 256
+"""Cells of a chunk: the most that a killed run loses, and what one batch can be filled from."""
+
+LARGE_PLAN = 1_000_000
+"""Cells. A smaller plan is seldom for a thousand ranks, and small chunks cost more per cell."""
+SMALLEST_CHUNK = 80
+_RANKS = 1000
+
+
+class PlanError(ValueError):
+    """Examples or prompts that this model cannot take. `problems` lists all of them, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can take in."""
+
+    n_layers: int
+    positions: int | None
+    """The longest sequence; None where the model's configuration does not say."""
+    vocabulary: int | None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Limits:
+        """Of a model, with or without weights. Raises UnsupportedModelError."""
+        config = decoder(model).config
+        positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
+        return cls(len(decoder_layers(model)), positions, vocabulary)
+
+    def problems(self, input_ids: Sequence[int], new_tokens: int) -> Iterator[str]:
+        """Why a prompt of these token ids, continued by `new_tokens` tokens, cannot be run."""
+        if not input_ids:
+            yield "has no tokens"
+        if self.positions is not None and len(input_ids) + new_tokens > self.positions:
+            yield f"has {len(input_ids)} tokens and {new_tokens} new ones; the model takes {self.positions}"
+        if self.vocabulary is not None and max(input_ids, default=0) >= self.vocabulary:
+            yield f"has token id {max(input_ids)}, the model knows {self.vocabulary}: is it the model's own tokenizer?"
+
+
+@dataclass(frozen=True)
+class Subtrahend:
+    """The other prompt of a difference, as the model sees it."""
+
+    input_ids: tuple[int, ...]
+    tokens: tuple[int | range, ...]
+    """What is subtracted from each of the source's tokens."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An example as the model sees it."""
+
+    example: Example
+    text: str
+    """Of a difference both prompts, with a minus sign on a line of its own between them."""
+    input_ids: tuple[int, ...]
+    tokens: Sequence[int | range]
+    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens. Then ranges: the
+    means over them."""
+    minus: Subtrahend | None = None
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a cell stands."""
+
+    source: Source
+    prompt: InterpretationPrompt
+    layer: int
+    """Index into the n_layers + 1 hidden states, or of the decoder layer within which another place is."""
+    token: int | range
+    """A position, or those that are averaged over."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells, and how they are cut into chunks."""
+
+    sources: tuple[Source, ...]
+    prompts: tuple[InterpretationPrompt, ...]
+    layers: tuple[int, ...]
+    """Ascending; see `Address.layer`."""
+    prompt_output_tokens: int
+    """How many tokens the model adds to each source, at most."""
+    chunk_cells: int
+    place: str = RESIDUAL
+    """Where in a layer embeddings are read; one of `families.PLACES`."""
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each source the number of cells up to and including its own."""
+        per_token = len(self.prompts) * len(self.layers)
+        return list(accumulate(len(source.tokens) * per_token for source in self.sources))
+
+    @property
+    def n_cells(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """For each chunk the number of its first cell; at the end that of all cells."""
+        return [0, *accumulate(chunk_sizes(self.n_cells, self.chunk_cells))]
+
+    @property
+    def n_chunks(self) -> int:
+        return len(self._starts) - 1
+
+    def cells_in(self, chunks: int) -> int:
+        """How many cells the first chunks have."""
+        return self._starts[chunks]
+
+    def chunk_size(self, index: int) -> int:
+        """How many cells one chunk has."""
+        return self._starts[index + 1] - self._starts[index]
+
+    def chunk(self, index: int) -> list[Address]:
+        """The cells of one chunk, in order."""
+        return [self._address(number) for number in range(self._starts[index], self._starts[index + 1])]
+
+    def _address(self, number: int) -> Address:
+        position = bisect_right(self._ends, number)
+        source = self.sources[position]
+        within = number - (self._ends[position - 1] if position else 0)
+        rest, token = divmod(within, len(source.tokens))
+        prompt, layer = divmod(rest, len(self.layers))
+        return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token])
+
+
+def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
+    """How many cells each chunk has.
+
+    The last quarter of a million cells of a large plan comes in chunks that shrink with what is left (guided
+    self-scheduling, Polychronopoulos and Kuck 1987), so that a thousand ranks end at nearly the same time. The number
+    of ranks that there are is not known here, nor may it count. `scripts/dealing.py` simulates what it brings.
+    """
+    left = n_cells
+    while left:
+        size = chunk_cells
+        if n_cells >= LARGE_PLAN:
+            size = min(size, max(SMALLEST_CHUNK, left // _RANKS))
+        yield min(size, left)
+        left -= min(size, left)
+
+
+def make_plan(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+    *,
+    layers: Selection,
+    tokens: Selection,
+    prompt_output_tokens: int,
+    chunk_cells: int,
+    place: str = RESIDUAL,
+    source_tokenizer: Any = None,
+    source_limits: Limits | None = None,
+) -> Plan:
+    """Check everything against the model's limits and its tokenizer, and plan the work.
+
+    `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
+    Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
+    source_tokenizer, source_limits: of the model that reads the examples, where it is another one.
+    Raises PlanError with all problems.
+    """
+    source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
+    source_limits = limits if source_limits is None else source_limits
+    problems: list[str] = []
+    if prompt_output_tokens < 0:
+        problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
+    chosen: tuple[int, ...] = ()
+    try:
+        chosen = layers.resolve(source_limits.n_layers + (place == RESIDUAL))
+    except ValueError as error:
+        problems.append(f"layers: {error}")
+    if settings.insert_layer == SAME and chosen and chosen[-1] >= limits.n_layers:
+        problems.append(
+            f"insert layer {SAME}: hidden state {chosen[-1]} comes after the last decoder layer, so it is no layer's "
+            f'input; choose among layers ":{limits.n_layers}"'
+        )
+    built = _build(tokenizer, prompts, limits, settings, problems)
+    sources = tuple(
+        _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems)
+        for example in examples
+    )
+    if problems:
+        raise PlanError(problems)
+    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place)
+
+
+def build_prompts(
+    tokenizer: Any,
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+) -> tuple[InterpretationPrompt, ...]:
+    """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems."""
+    problems: list[str] = []
+    if settings.insert_layer == SAME:
+        problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
+    built = _build(tokenizer, prompts, limits, settings, problems)
+    if problems:
+        raise PlanError(problems)
+    return built
+
+
+def _build(
+    tokenizer: Any,
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    limits: Limits,
+    settings: InterpretationSettings,
+    problems: list[str],
+) -> tuple[InterpretationPrompt, ...]:
+    layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
+    for layer in layers:
+        if layer != SAME and layer >= limits.n_layers:
+            problems.append(f"insert layer {layer} is out of range: 0 to {limits.n_layers - 1}")
+    built: list[InterpretationPrompt] = []
+    for prompt in prompts:
+        try:
+            prompt = prompt if isinstance(prompt, InterpretationPrompt) else prompt.build(tokenizer)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        found = limits.problems(prompt.input_ids, settings.max_new_tokens)
+        problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
+        places, strengths = len(prompt.insert_locations), settings.overlay_strength
+        if isinstance(strengths, tuple) and len(strengths) != places:
+            problems.append(
+                f'interpretation prompt "{prompt.name}" has {places} placeholders and overlay_strength '
+                f"{len(strengths)} numbers; give one number for all, or one per placeholder"
+            )
+        if prompt.name in (other.name for other in built):
+            problems.append(f'two interpretation prompts are named "{prompt.name}"; their rows could not be told apart')
+        built.append(prompt)
+    return tuple(built)
+
+
+def _source(
+    tokenizer: Any, example: Example, tokens: Selection, new_tokens: int, limits: Limits, problems: list[str]
+) -> Source:
+    text, ids = _as_read(tokenizer, example.prompt, example.raw)
+    problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
+    try:
+        if example.minus is None:
+            chosen = range(len(ids) + new_tokens) if tokens.is_all else tokens.positions(len(ids))
+            return Source(example, text, ids, chosen)
+        other_text, other_ids = _as_read(tokenizer, example.minus, example.raw)
+        problems += [f'{example.name}: "minus" {problem}' for problem in limits.problems(other_ids, 0)]
+        pairs = tokens.pairs(len(ids), len(other_ids))
+        minus = Subtrahend(other_ids, tuple(pairs.values()))
+        return Source(example, f"{text}\n{MINUS.strip()}\n{other_text}", ids, tuple(pairs), minus)
+    except ValueError as error:
+        problems.append(f"{example.name}: tokens: {error}")
+    return Source(example, text, ids, ())
+
+
+def _as_read(tokenizer: Any, prompt: str, raw: bool) -> tuple[str, tuple[int, ...]]:
+    """The text that the model sees, and its token ids."""
+    return prompt if raw else user_turn(tokenizer, prompt), tuple(encode_prompt(tokenizer, prompt, raw=raw))

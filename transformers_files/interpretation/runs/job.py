@@ -1,0 +1,200 @@
+"""From a plan to records, chunk by chunk.
+
+    job = Job(model, tokenizer, plan, InterpretationSettings(), batch_size=64)
+    for chunk in range(plan.n_chunks):
+        records = job.records(chunk)
+
+The records of a chunk depend on nothing but the job: not on the chunks that were computed before, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk, resolve_batch_size
+from ..prompts.examples import Example
+from ..models.families import RESIDUAL, check_place
+from ..models.layer_spec import SAME
+from ..mapping.affine import AnyMap, map_vectors
+from .grid import CHUNK_CELLS, Address, Limits, Plan, Source, make_plan
+from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
+from .source_activations import Reading
+from ..results.record import OK, Record, token_pieces, token_source
+from ..prompts.index_selection import Selection
+from .shards import Piece
+
+Encode = Callable[[Sequence[Record]], bytes]
+"""How records become a part of a file."""
+
+
+class Job:
+    """A model at work on a plan."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        plan: Plan,
+        settings: InterpretationSettings,
+        *,
+        batch_size: int,
+        source_model: nn.Module | None = None,
+        source_tokenizer: Any = None,
+        mapping: AnyMap = None,
+    ) -> None:
+        """source_model, source_tokenizer: what reads the examples, where it is not the model itself."""
+        self.plan = plan
+        self.batch_size = batch_size
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._source_model = model if source_model is None else source_model
+        self._source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
+        self._mapping = mapping
+        self._reading: Reading | None = None
+
+    def records(self, chunk: int) -> list[Record]:
+        """The records of one chunk of the plan, in its order; none for cells of output tokens that do not exist."""
+        found = []
+        for address in self.plan.chunk(chunk):
+            reading = self._read(address.source)
+            if reading.has(address.token):
+                vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
+                layer = address.layer if self._settings.insert_layer == SAME else None
+                found.append((address, reading, Cell(vector, address.prompt, layer)))
+        cells = [cell for _, _, cell in found]
+        interpretations = interpret_chunk(self._model, cells, self._settings, batch_size=self.batch_size)
+        return [
+            self._record(address, reading, interpretation)
+            for (address, reading, _), interpretation in zip(found, interpretations)
+        ]
+
+    def all_records(self) -> Iterator[Record]:
+        """Those of every chunk."""
+        for chunk in range(self.plan.n_chunks):
+            yield from self.records(chunk)
+
+    def piece(self, chunk: int, encode: Encode) -> Piece:
+        """The records of one chunk as a file of this form has them."""
+        records = self.records(chunk)
+        failed = sum(record.status != OK for record in records)
+        return Piece(chunk, len(records), failed, encode(records))
+
+    def _vector(self, vectors: torch.Tensor, layer: int) -> torch.Tensor:
+        """A source's vector, or the difference of two, as `[hidden]` in the space of the model.
+
+        Both are mapped before they are subtracted: the offset of an affine map has no place in a difference.
+        """
+        hidden = self._model.get_input_embeddings().weight.shape[-1]
+        mapped = map_vectors(self._mapping, vectors, layer, hidden)
+        if len(mapped) == 1:
+            return mapped[0]
+        exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
+        return exact[0] - exact[1]
+
+    def _read(self, source: Source) -> Reading:
+        """Cells come in the order of their sources, so the last reading is kept, and only that."""
+        if self._reading is None or self._reading.source is not source:
+            self._reading = None
+            self._reading = Reading(
+                self._source_model,
+                self._source_tokenizer,
+                source,
+                self.plan.layers,
+                self.plan.prompt_output_tokens,
+                self.plan.place,
+            )
+        return self._reading
+
+    def _record(self, address: Address, reading: Reading, interpretation: Interpretation) -> Record:
+        example = address.source.example
+        return Record(
+            name=example.name,
+            category=example.category,
+            prompt=address.source.text,
+            prompt_output=reading.output_text,
+            prompt_token_list=reading.tokens,
+            layer_idx=address.layer,
+            token_idx=reading.index(address.token),
+            current_token=reading.name(address.token),
+            token_source=token_source(reading.kind(address.token), self.plan.place),
+            answer=example.answer,
+            **interpretation_fields(self._tokenizer, address.prompt, self._settings, interpretation),
+        )
+
+
+def plan_job(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
+    settings: InterpretationSettings,
+    *,
+    layers: Selection,
+    tokens: Selection,
+    prompt_output_tokens: int,
+    place: str = RESIDUAL,
+    batch_size: int | None = None,
+    source_model: nn.Module | None = None,
+    source_tokenizer: Any = None,
+    mapping: AnyMap = None,
+) -> Job:
+    """A job for models that are loaded already, checked before any work; arguments as for `interpret`.
+
+    Raises ValueError; PlanError with all problems of the plan.
+    """
+    for loaded in (model,) if source_model is None else (model, source_model):
+        check_evaluation_mode(loaded)
+    check_place(place)
+    plan = make_plan(
+        tokenizer,
+        examples,
+        prompts,
+        Limits.of(model),
+        settings,
+        layers=layers,
+        tokens=tokens,
+        prompt_output_tokens=prompt_output_tokens,
+        chunk_cells=CHUNK_CELLS,
+        place=place,
+        source_tokenizer=source_tokenizer,
+        source_limits=None if source_model is None else Limits.of(source_model),
+    )
+    return Job(
+        model,
+        tokenizer,
+        plan,
+        settings,
+        batch_size=resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size,
+        source_model=source_model,
+        source_tokenizer=source_tokenizer,
+        mapping=mapping,
+    )
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Raise ValueError for a model in training mode."""
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout would speak too; call model.eval() first")
+
+
+def interpretation_fields(
+    tokenizer: Any, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
+) -> dict[str, Any]:
+    """The fields of a Record that say how a vector was interpreted and what came out."""
+    pieces = token_pieces(tokenizer, interpretation.token_ids)
+    return {
+        "repeat_prompt": prompt.text,
+        "repeat_prompt_name": prompt.name,
+        "interpretation": interpretation.token_ids,
+        "interpretation_text": "".join(pieces),
+        "interpretation_weights": interpretation.relevancy,
+        "interpretation_prob": interpretation.probabilities,
+        "insert_layer": settings.insert_layer,
+        "status": interpretation.status,
+        "interpretation_tokens": pieces,
+    }

@@ -1,0 +1,114 @@
+"""A prepared request, carried out: alone, or as one of several ranks. It can be stopped at any moment, and goes on.
+
+    prepared = prepare(request)
+    if not prepared.is_complete:
+        for progress in run(prepared):
+            print(progress.rows)
+
+With several processes rank 0 does this; the others `assist` with the same request, once rank 0 has prepared it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ..results import parquet
+from .request import Prepared, Request, about
+from ..engine.decode import resolve_batch_size
+from ..models.loading import Outline, load_weights
+from .manifest import Manifest
+from .csv_writer import is_parquet, open_output
+from .grid import Plan
+from .job import Encode, Job
+from .work_queue import Progress, lead, support
+from ..results.csv_table import csv_rows
+
+
+def run(prepared: Prepared) -> Iterator[Progress]:
+    """Load the model and interpret, chunk by chunk, from where an earlier run stopped.
+
+    Yields how far the run has come, once before the first chunk and after each; by then it is on the disk. Raises
+    ModelError, OutputError and RankError; what was yielded stays.
+    """
+    request, plan, found = prepared.request, prepared.plan, prepared.found
+    models = Models.load(prepared)
+    manifest = found.manifest
+    if manifest is None:
+        batch_size = request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
+        resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
+        manifest = Manifest(prepared.identity, about(prepared), resolved)
+    job = _job(prepared, models, manifest)
+    encode = _encoder(request)
+    with open_output(request.output, manifest, found) as output:
+        kept = sum(plan.chunk_size(chunk) for chunk in found.kept)
+        progress = Progress(plan.cells_in(output.position.chunks) + kept, found.rows, found.failed)
+        yield progress
+        if prepared.ranks is not None:
+            missing = [chunk for chunk in range(output.position.chunks, plan.n_chunks) if chunk not in found.kept]
+            for shared in lead(prepared.ranks, job, manifest, request.output, encode, missing, progress):
+                yield shared
+            progress = shared
+            output.look_again()
+        for chunk in range(output.position.chunks, plan.n_chunks):
+            if not output.take(chunk):
+                piece = job.piece(chunk, encode)
+                output.append(piece)
+                progress = progress.plus(plan.chunk_size(chunk), piece.rows, piece.failed)
+            yield progress
+        output.finish()
+
+
+def assist(prepared: Prepared) -> None:
+    """What the ranks above 0 do instead. Raises ModelError and OutputError."""
+    models = Models.load(prepared)
+    request, identity = prepared.request, prepared.identity
+    job_of = functools.partial(_job, prepared, models)
+    support(prepared.ranks, identity, job_of, request.output, _encoder(request))
+
+
+@dataclass(frozen=True)
+class Models:
+    """Ready to run."""
+
+    model: nn.Module
+    source: nn.Module
+    """What reads the examples: often the model itself."""
+
+    @classmethod
+    def load(cls, prepared: Prepared) -> Models:
+        """Raises ModelError."""
+        model = _load(prepared, prepared.outline)
+        return cls(model, model if prepared.source is None else _load(prepared, prepared.source))
+
+    def job(self, prepared: Prepared, plan: Plan, batch_size: int) -> Job:
+        """On a plan that may be cut into other chunks than the prepared one."""
+        return Job(
+            self.model,
+            prepared.outline.tokenizer,
+            plan,
+            prepared.settings,
+            batch_size=batch_size,
+            source_model=self.source,
+            source_tokenizer=prepared.reader.tokenizer,
+            mapping=None if prepared.maps is None else prepared.maps.maps,
+        )
+
+
+def _load(prepared: Prepared, outline: Outline) -> nn.Module:
+    placement = prepared.placement and prepared.placement.fitted(outline.skeleton)
+    return load_weights(outline, dtype=prepared.dtype, device=prepared.device, placement=placement)
+
+
+def _job(prepared: Prepared, models: Models, manifest: Manifest) -> Job:
+    plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
+    return models.job(prepared, plan, manifest.plan["batch_size"])
+
+
+def _encoder(request: Request) -> Encode:
+    if is_parquet(request.output):
+        return parquet.encode
+    return lambda records: csv_rows(records, safe=request.csv_safe).encode()

@@ -1,0 +1,123 @@
+"""One source run through the model: its own continuation, and the hidden embeddings asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models.kv_cache import empty_cache
+from ..models.activations import capture
+from ..models.families import RESIDUAL
+from ..models.forward import end_of_sequence_ids, input_device, next_logits
+from .grid import Source
+from ..results.record import MINUS, token_pieces
+from ..prompts.index_selection import span_name
+
+CAPTURED_BYTES = 256 * 2**20
+"""Hidden states held at once, unless those of a single layer are more."""
+
+
+def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens: int) -> tuple[int, ...]:
+    """The model's continuation by raw argmax: `max_new_tokens` tokens, or fewer up to an end-of-sequence token."""
+    ends = end_of_sequence_ids(model)
+    output: list[int] = []
+    with torch.no_grad():
+        cache, step = empty_cache(model), list(input_ids)
+        while len(output) < max_new_tokens and not ends.intersection(output):
+            logits, cache = next_logits(model, torch.tensor([step], device=input_device(model)), cache)
+            step = [int(logits[0].argmax())]
+            output += step
+    return tuple(output)
+
+
+def layers_at_once(tokens: int, hidden: int) -> int:
+    """How many layers' hidden states of that many tokens are held at once: one at least."""
+    return max(1, CAPTURED_BYTES // (tokens * hidden * 4))
+
+
+class Reading:
+    """The token ids of a source, outputs included, and its hidden embeddings; of a difference the other prompt's too.
+
+    Of these, as many consecutive layers are held at once as CAPTURED_BYTES allows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        source: Source,
+        layers: Sequence[int],
+        prompt_output_tokens: int,
+        place: str = RESIDUAL,
+    ) -> None:
+        output = continue_greedily(model, source.input_ids, prompt_output_tokens)
+        self.source = source
+        self.input_ids = (*source.input_ids, *output)
+        """Of the prompt and its output."""
+        self._spans = [token for token in source.tokens if isinstance(token, range)]
+        self.tokens = (*_strings(tokenizer, self.input_ids), *map(span_name, self._spans))
+        """Their raw token strings, then the names of the means."""
+        self.output_text = "".join(token_pieces(tokenizer, output))
+        self._model = model
+        self._tokenizer = tokenizer
+        self._layers = layers
+        self._place = place
+        there = [token for token in source.tokens if isinstance(token, range) or token < len(self.input_ids)]
+        self._rows = {token: row for row, token in enumerate(there)}
+        self._block: dict[int, torch.Tensor] = {}
+
+    def has(self, token: int | range) -> bool:
+        """Whether the token exists: the output may have ended before it."""
+        return token in self._rows
+
+    def index(self, token: int | range) -> int:
+        """Where `tokens` has the token or the name of the mean."""
+        return len(self.input_ids) + self._spans.index(token) if isinstance(token, range) else token
+
+    def name(self, token: int | range) -> str:
+        """Its string in `tokens`; of a difference also the other prompt's, and where that stands: "Ġis − Ġwas[6]"."""
+        ours = self.tokens[self.index(token)]
+        if self.source.minus is None:
+            return ours
+        its = self.source.minus.tokens[self._rows[token]]
+        if isinstance(its, range):
+            return f"{ours}{MINUS}{span_name(its)}"
+        (its_string,) = _strings(self._tokenizer, [self.source.minus.input_ids[its]])
+        return f"{ours}{MINUS}{its_string}[{its}]"
+
+    def kind(self, token: int | range) -> str:
+        """What the record calls it: see `Record.token_source`."""
+        if self.source.minus is not None:
+            return "difference"
+        if isinstance(token, range):
+            return "mean"
+        return "prompt" if token < len(self.source.input_ids) else "output"
+
+    def vectors(self, layer: int, token: int | range) -> torch.Tensor:
+        """The hidden embedding, `[1, hidden]`; of a difference also the one to be subtracted, `[2, hidden]`."""
+        if layer not in self._block:
+            self._block = {}  # before the next block is made, so that two are never held at once
+            self._block = self._capture(layer)
+        return self._block[layer][:, self._rows[token]].clone()  # a view would keep the whole block alive
+
+    def _capture(self, layer: int) -> dict[int, torch.Tensor]:
+        """The block of layers that `layer` belongs to: `{layer: [1 or 2, tokens, hidden]}`."""
+        size = layers_at_once(len(self._rows), self._model.get_input_embeddings().weight.shape[-1])
+        first = self._layers.index(layer) // size * size
+        block = self._layers[first : first + size]
+        sides = [self._states(self.input_ids, block, list(self._rows))]
+        if self.source.minus is not None:
+            sides.append(self._states(self.source.minus.input_ids, block, self.source.minus.tokens))
+        return dict(zip(block, torch.stack(sides, dim=1)))
+
+    def _states(self, input_ids: Sequence[int], layers: Sequence[int], tokens: Sequence[int | range]) -> torch.Tensor:
+        """`[len(layers), len(tokens), hidden]`"""
+        ids = torch.tensor([input_ids], device=input_device(self._model))
+        return capture(self._model, ids, layers, tokens, self._place)
+
+
+def _strings(tokenizer: Any, input_ids: Sequence[int]) -> tuple[str, ...]:
+    return tuple(tokenizer.convert_ids_to_tokens(list(input_ids)))

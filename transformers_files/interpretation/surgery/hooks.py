@@ -1,0 +1,248 @@
+"""Surgery on hidden embeddings while a model runs.
+
+    plan = plan_surgery(insert_info, n_layers=..., hidden_size=..., batch_size=..., prompt_length=...)
+    with surgery(model, plan):
+        model(input_ids)            # or model.generate(input_ids, ...)
+
+Nothing stays behind: the hooks are gone after success, error and interrupt. Surgery that was planned and never took
+place is an error when the context ends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.families import UnsupportedModelError, decoder, decoder_layers
+from ..models.kv_cache import NAMES, cache_in, cached_length
+from .insert_info import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
+from .modes import has_norm, norms
+
+__all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "unoperated"]
+
+RECURRENT_STATES = ("cache_params", "state", "mems")
+
+_UNOPERATED: ContextVar[bool] = ContextVar("unoperated", default=False)
+
+
+@contextmanager
+def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
+    """Carry out `plan` in every pass of `model` that this thread runs inside the context.
+
+    Raises `ValueError` for a layer that the model does not have, and `RuntimeError` when the context ends without an
+    exception and a planned insertion never took place.
+    """
+    owner, layers = decoder(model), decoder_layers(model)
+    if max(plan.layers) >= len(layers):
+        raise ValueError(f"layer {max(plan.layers)} is out of range; the model has layers 0 to {len(layers) - 1}")
+    operation = _Operation(plan)
+    with ExitStack() as stack:
+        stack.callback(operation.end)
+        stack.enter_context(_uncompiled())
+        stack.enter_context(_without_checkpointing(model))
+        stack.callback(owner.register_forward_pre_hook(operation.start, with_kwargs=True).remove)
+        stack.callback(owner.register_forward_hook(operation.finish).remove)
+        for layer in plan.layers:
+            hook = operation.at_layer(layer)
+            stack.callback(layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
+    operation.check_complete()
+
+
+@contextmanager
+def unoperated() -> Iterator[None]:
+    """Passes that this thread runs inside the context see no surgery."""
+    token = _UNOPERATED.set(True)
+    try:
+        yield
+    finally:
+        _UNOPERATED.reset(token)
+
+
+class _Operation:
+    """The state of one surgery: where the pass in hand begins, what it replaced, what is still to be done."""
+
+    def __init__(self, plan: SurgeryPlan) -> None:
+        self.plan = plan
+        self.thread: int | None = threading.get_ident()
+        self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
+        self.offset: int | None = None
+        self.columns = self.columns_before = 0  # of passes without a cache
+        self.replaced: list[tuple[Tensor, Tensor]] = []
+
+    def active(self) -> bool:
+        return threading.get_ident() == self.thread and not _UNOPERATED.get()
+
+    def end(self) -> None:
+        """A hook that an interrupt left on the model does nothing any more."""
+        self.thread = None
+
+    def start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache."""
+        if self.active():
+            self.offset = _offset(module, args, kwargs)
+            self.columns_before = max(self.columns_before, self.columns)
+            self.replaced.clear()
+
+    def at_layer(self, layer: int) -> Callable[..., tuple[tuple, dict] | None]:
+        """The pre-hook of one decoder layer."""
+
+        def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+            if not self.active():
+                return None
+            if args:
+                return (self.operate(layer, args[0]), *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": self.operate(layer, kwargs["hidden_states"])}
+
+        return before
+
+    def operate(self, layer: int, hidden: Tensor) -> Tensor:
+        """The hidden states [rows, columns, hidden] of this pass after the surgery at `layer`."""
+        at = self.plan.layers[layer]
+        copies, rest = divmod(hidden.shape[0], self.plan.batch_size)
+        if rest or not copies:
+            raise RuntimeError(
+                f"layer {layer} runs {hidden.shape[0]} rows, which is no multiple of the planned {self.plan.batch_size}"
+            )
+        offset = self.first_column(hidden.shape[1])
+        entries, columns = at.within(offset, hidden.shape[1])
+        if not len(entries):
+            return hidden
+        operated = _write(hidden, at, entries, columns - offset, copies)
+        self.pending[layer][entries] = False
+        self.replaced.append((hidden, operated))
+        return operated
+
+    def first_column(self, columns: int) -> int:
+        """Absolute column at which the pass in hand begins, of so many columns.
+
+        Passes without a cache run the whole text, and a longer one each time while tokens are generated. Where one is
+        no longer, the text before it came in by a way that is not known here, and surgery would hit the wrong tokens.
+        """
+        if self.offset is not None:
+            return self.offset
+        self.columns = columns
+        if columns < self.columns_before + self.plan.generates:
+            raise UnsupportedModelError(
+                f"a pass over {columns} tokens after one over {self.columns_before} was given neither a cache "
+                f"({', '.join(NAMES)}) nor cache_position, so its place in the text is not known; use_cache=False "
+                "runs the whole text in every pass"
+            )
+        return 0
+
+    def finish(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """After the decoder: the recorded hidden states become those that the layers saw."""
+        if not self.active() or not self.replaced:
+            return output
+        if isinstance(output, tuple):
+            output = tuple(self.corrected(part) for part in output)
+        elif isinstance(recorded := getattr(output, "hidden_states", None), tuple):
+            output["hidden_states"] = self.corrected(recorded)
+        self.replaced.clear()
+        return output
+
+    def corrected(self, recorded: Any) -> Any:
+        if not isinstance(recorded, tuple):
+            return recorded
+        operated = {id(before): after for before, after in self.replaced}
+        return tuple(operated.get(id(state), state) for state in recorded)
+
+    def check_complete(self) -> None:
+        for layer, pending in self.pending.items():
+            if bool(pending.any()):
+                first = int(pending.nonzero()[0])
+                at = self.plan.layers[layer]
+                raise RuntimeError(
+                    f"the surgery at row {int(at.rows[first])}, layer {layer}, position {int(at.positions[first])} "
+                    "never took place: no pass of this thread ran that layer over that position; run the model that "
+                    "was given to surgery(), over the whole prompt"
+                )
+
+
+def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor, copies: int) -> Tensor:
+    """One indexed write, out of place: the caller's tensors stay, and gradients flow through both operands.
+
+    entries, columns: [m], what of `at` is written, and where in this pass. Mixes in float32 (float64 for a float64
+    model) and rounds once to the type of the layer.
+    """
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    copy = torch.arange(copies).repeat(len(entries))
+    entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
+    where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
+    strength, keep = (factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))
+    there = hidden[where]
+    vectors = at.vectors[entries.to(at.vectors.device)].to(hidden.device, hidden.dtype)
+    for function, made in at.functions:
+        vectors = _made(function, made[entries].to(hidden.device), there, vectors)
+    old, vectors = there.to(exact), vectors.to(exact)
+    matched = at.norm_matched[entries]
+    if bool(matched.any()):
+        if at.functions and not bool(has_norm(vectors[matched.to(vectors.device)]).all()):
+            raise ValueError("a callable of insert_info made a zero embedding: no direction to scale to a norm")
+        strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
+    kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
+    return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
+
+
+def _made(function: EmbeddingFunction, which: Tensor, there: Tensor, vectors: Tensor) -> Tensor:
+    """The vectors [m, hidden] with those of `which` [m] made by a function of the states that are there [m, hidden]."""
+    if not bool(which.any()):
+        return vectors
+    made = function(there[which])
+    if not isinstance(made, Tensor) or made.shape != there[which].shape:
+        found = f"{list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise ValueError(
+            f"a callable of insert_info made {found} of hidden states {list(there[which].shape)}; it must make an "
+            "embedding of each: the same shape"
+        )
+    if not bool(torch.isfinite(made.detach().to(vectors.dtype)).all()):
+        raise ValueError(f"a callable of insert_info made an embedding with NaN or infinity in {vectors.dtype}")
+    return vectors.index_put((which,), made.to(vectors))
+
+
+def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
+    """‖old‖ / ‖vector‖ [n, 1] where `matched` [n, 1], else 1, without a gradient that is NaN where a vector is zero."""
+    return torch.where(matched, norms(old) / norms(torch.where(matched, vectors, 1.0)), 1.0)
+
+
+def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Absolute column of the first position of the pass in hand; None where nothing tells."""
+    if args:
+        kwargs = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
+    for name in RECURRENT_STATES:
+        if kwargs.get(name) is not None:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} goes on from a recurrent state ({name}), which does not say how many "
+                "positions it holds; use_cache=False runs the whole sequence in every pass"
+            )
+    cache_position = kwargs.get("cache_position")
+    if cache_position is not None:
+        return int(cache_position[0])
+    cache = cache_in(kwargs)
+    return None if cache is None else cached_length(cache)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """A compiled model that has run ignores new hooks; an old torch without the switch ends in `check_complete`."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if set_stance else nullcontext()
+
+
+@contextmanager
+def _without_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Gradient checkpointing runs the layers again in the backward pass, when the hooks are gone."""
+    modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
+    try:
+        for module in modules:
+            module.gradient_checkpointing = False
+        yield
+    finally:
+        for module in modules:
+            module.gradient_checkpointing = True
