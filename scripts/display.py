@@ -30,7 +30,7 @@ class Display:
 
     def check(self) -> None:
         """Raise Refused for what cannot be shown or written."""
-        from transformers.interpretation.runs.csv_writer import check_place
+        from transformers.interpretation.runs.csv_writer import check_writable
         from transformers.interpretation.runs.manifest import OutputError
         from transformers.interpretation.runs.request import Refused
 
@@ -42,7 +42,7 @@ class Display:
         ]
         if not self.no_report:
             try:
-                check_place(self.page)
+                check_writable(self.page)
                 if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
                     problems.append(f"{self.page} exists and is no report; name another --report or move it away")
             except OutputError as error:

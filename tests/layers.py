@@ -29,7 +29,8 @@ def upward_imports(package: Path) -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for target in _targets(node, home):
                 if _rank(target) > _rank(home):
-                    yield f"{path}:{node.lineno}: {'.'.join(home)} imports {'.'.join(target) or 'the top'}, which is higher"
+                    where = f"{path}:{node.lineno}"
+                    yield f"{where}: {'.'.join(home)} imports {'.'.join(target) or 'the top'}, which is higher"
 
 
 def unlisted(package: Path) -> Iterator[str]:

@@ -68,7 +68,7 @@ def interpret(
             output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
             over a span.
         place: where embeddings are read: "residual", or within each decoder layer "attention_output", "mlp_input",
-            "mlp_output"; see `families.PLACES`.
+            "mlp_output"; see `families.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.

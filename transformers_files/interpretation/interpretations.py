@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from .results.calibration import BUILT_IN, Calibration
+from .results.calibration import BUILT_IN_CALIBRATION, Calibration
 from .results.csv_table import CsvTable, csv_header, csv_rows, table_row
 from .results.parquet import ParquetTable, encode, write_table
 from .results.record import COLUMNS, Record, with_token_texts
@@ -77,7 +77,7 @@ class Interpretations(Sequence[Record]):
         """Write the table with typed columns; numbers are not rounded."""
         write_table(Path(path), (encode(self._records[i : i + 256]) for i in range(0, len(self), 256)))
 
-    def trusted(self, least: float, calibration: Calibration = BUILT_IN) -> Interpretations:
+    def trusted(self, least: float, calibration: Calibration = BUILT_IN_CALIBRATION) -> Interpretations:
         """Those whose trust is at least `least`, from 0 to 1. None with an error is among them."""
         shares = ((record, calibration.trust(record.interpretation_weights)) for record in self._records)
         return Interpretations(record for record, share in shares if share is not None and share >= least)

@@ -8,11 +8,11 @@ from reference import layer_list
 from tiny_models import available_families, tiny_model
 from torch import nn
 from transformers.interpretation.models.activations import capture
-from transformers.interpretation.models.families import PLACES, UnsupportedModelError, place_module
+from transformers.interpretation.models.families import HOOK_POINTS, UnsupportedModelError, hook_point_module
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 9, 12]])
 TOKENS = range(7)
-WITHIN = PLACES[1:]
+WITHIN = HOOK_POINTS[1:]
 # (norm behind the attention, norm behind the MLP) of the families that have them
 BEHIND = {
     "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -91,7 +91,7 @@ def test_no_hooks_stay_behind():
 
     capture(model, IDS, [0], [0])  # the library's own hooks are there from now on
     before = hooks()
-    for place in PLACES:
+    for place in HOOK_POINTS:
         capture(model, IDS, [0, 2], [0], place)
         with pytest.raises(Exception):  # noqa: B017 – whatever the version's embedding raises
             capture(model, torch.tensor([[10**6]]), [0, 2], [0], place)
@@ -120,8 +120,8 @@ def test_a_layer_that_is_not_understood_says_what_to_do():
         match=r"mlp_output of layer 0 was not found in a Sequential \(it has 0\); .*"
         r'interpretation_places = {"mlp_output": "path.within.a.layer"} \(the module that returns it\)',
     ):
-        place_module(model, 0, "mlp_output")
+        hook_point_module(model, 0, "mlp_output")
     model.interpretation_places = {"mlp_output": "0", "mlp_input": "1"}
-    assert place_module(model, 0, "mlp_output") is model.stack[0][0]
+    assert hook_point_module(model, 0, "mlp_output") is model.stack[0][0]
     with pytest.raises(UnsupportedModelError, match=r"mlp_input of layer 0 is no 1 .*\(the module that is given it\)"):
-        place_module(model, 0, "mlp_input")
+        hook_point_module(model, 0, "mlp_input")

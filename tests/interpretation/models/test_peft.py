@@ -14,7 +14,7 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers import integrations
 from transformers.interpretation import interpret, interpret_vectors
 from transformers.interpretation.models.activations import capture
-from transformers.interpretation.models.families import PLACES, UnsupportedModelError, decoder, decoder_layers
+from transformers.interpretation.models.families import HOOK_POINTS, UnsupportedModelError, decoder, decoder_layers
 
 TOKENIZER = tiny_tokenizer()
 PROMPT = [5, 17, 99, 23, 64]
@@ -113,7 +113,7 @@ def test_every_method_as_on_the_merged_model_and_without_the_adapter_as_on_the_b
     assert results[0].shape != results[2].shape or (results[0] - results[2]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", HOOK_POINTS)
 def test_states_are_those_of_the_merged_model(place, wrapped, merged, base):
     ours, theirs, without = (capture(model, IDS, [1, 3], [0, -1], place) for model in (wrapped, merged, base))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)

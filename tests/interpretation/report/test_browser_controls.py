@@ -18,7 +18,7 @@ from report_page import (
 )
 from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report import write_page
-from transformers.interpretation.results.calibration import BUILT_IN
+from transformers.interpretation.results.calibration import BUILT_IN_CALIBRATION
 
 
 def test_search_lights_exactly_the_cells_that_contain_the_text(open_page, page_file):
@@ -98,7 +98,7 @@ def test_the_filter_dims_what_is_less_relevant(open_page, page_file):
 def test_what_is_not_trusted_can_be_hidden(open_page, page_file):
     page = open_page(page_file)
     assert marked(page, 0, "hidden") == set()
-    least = BUILT_IN.shares[-2]
+    least = BUILT_IN_CALIBRATION.shares[-2]
     page.get_by_label("hide below trust").select_option(f"{100 * least:.1f} %")
 
     def places(wanted):
@@ -191,7 +191,7 @@ def test_the_table_is_the_csv(open_page, page_file, tmp_path):
         if row["status"] == "ok":
             assert abs(float(cells[6]) - sum(weights) / len(weights)) < 0.0011
             assert abs(float(cells[7]) - sum(probabilities) / len(probabilities)) < 0.0011
-            assert cells[8] == f"{100 * BUILT_IN.trust(weights):.1f}\u00a0%"
+            assert cells[8] == f"{100 * BUILT_IN_CALIBRATION.trust(weights):.1f}\u00a0%"
     page.fill("#search", "japan")
     found = sum("japan" in row["interpretation_text"].lower() for row in rows)
     assert page.locator("table.plain tbody tr").filter(visible=True).count() == found

@@ -1,4 +1,4 @@
-"""Answers: when one is named, and at which layers."""
+"""FunctionOverrides: when one is named, and at which layers."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from transformers.interpretation.measures import (
     steps,
 )
 from transformers.interpretation.measures.statistics import estimate_ratio
-from transformers.interpretation.results.calibration import BUILT_IN, STEPS, Calibration, dependence
+from transformers.interpretation.results.calibration import BUILT_IN_CALIBRATION, STEPS, Calibration, relevancy_score
 
 CALIBRATION = Calibration((0.1, 0.4, 0.7), (0.0, 0.25, 0.5), "made up")
 
@@ -40,7 +40,7 @@ CALIBRATION = Calibration((0.1, 0.4, 0.7), (0.0, 0.25, 0.5), "made up")
     ],
 )
 def test_the_score_is_the_mean_relevancy_of_the_first_two_tokens(relevancy, score):
-    assert dependence(relevancy) == (score if score is None else pytest.approx(score))
+    assert relevancy_score(relevancy) == (score if score is None else pytest.approx(score))
 
 
 def test_a_score_has_the_share_of_its_step():
@@ -116,7 +116,9 @@ def test_records_carry_trust_and_results_keep_what_is_trusted():
     bad = replace(records[0], status="NaN", interpretation=(), interpretation_weights=(), interpretation_prob=())
     results = Interpretations([bad, *records[1:]])
     assert bad.trust is None
-    assert all(record.trust == BUILT_IN.share(sum(record.interpretation_weights[:2]) / 2) for record in records)
+    assert all(
+        record.trust == BUILT_IN_CALIBRATION.share(sum(record.interpretation_weights[:2]) / 2) for record in records
+    )
     shares = [record.trust for record in records[1:]]
     for least in (0.0, 0.05, 0.1):
         kept = [record for record, share in zip(records[1:], shares) if share >= least]

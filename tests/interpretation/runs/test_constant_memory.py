@@ -16,7 +16,7 @@ from transformers.interpretation.runs.request import Request, prepare
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import Source
-from transformers.interpretation.runs.source_activations import Reading, continue_greedily
+from transformers.interpretation.runs.source_activations import SourceActivations, continue_greedily
 from transformers.interpretation.runs.runner import run
 
 LONG = 700
@@ -62,7 +62,7 @@ def test_a_long_prompt_is_read_with_the_states_of_one_layer_at_a_time(llama):
 def test_states_that_are_kept_are_those_of_the_tokens_asked_for(llama, monkeypatch):
     monkeypatch.setattr(reading, "CAPTURED_BYTES", 3 * 4 * 32 * 2)  # of three tokens, those of two layers
     source = Source(Example("long_1", "x"), "x", tuple(t % VOCABULARY for t in range(LONG)), (0, 5, LONG - 1))
-    reader = Reading(llama, tiny_tokenizer(), source, tuple(range(9)), 0)
+    reader = SourceActivations(llama, tiny_tokenizer(), source, tuple(range(9)), 0)
     for layer in range(9):
         vectors = reader.vectors(layer, 5)
         held = {state.data_ptr(): state.untyped_storage().nbytes() for state in reader._block.values()}

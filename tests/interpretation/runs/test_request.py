@@ -212,7 +212,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
 
 
 def test_a_layer_that_is_not_understood_is_found_before_weights(request_of, tmp_path, monkeypatch):
-    monkeypatch.setitem(families._PLACE_NAMES, "mlp_output", ("elsewhere",))
+    monkeypatch.setitem(families._HOOK_POINT_PATHS, "mlp_output", ("elsewhere",))
     bare = str(write_tiny_folder(tmp_path / "bare", weights=False))
     with pytest.raises(Refused, match="mlp_output of layer 0 was not found in a LlamaDecoderLayer") as caught:
         prepare(request_of(model=bare, place="mlp_output"))

@@ -15,7 +15,7 @@ from transformers.interpretation.surgery.hooks import (
     SurgeryPlan,
     plan_surgery,
     surgery,
-    unoperated,
+    surgery_disabled,
 )
 
 HIDDEN, PROMPT = 32, 7
@@ -271,7 +271,7 @@ def test_unoperated_passes_are_plain(model, input_ids):
         plain = model(input_ids, output_hidden_states=True)
         with surgery(model, plan_for(infos())):
             operated = model(input_ids).logits
-            with unoperated():
+            with surgery_disabled():
                 inside = model(input_ids, output_hidden_states=True)
     assert torch.equal(inside.logits, plain.logits)
     assert all(torch.equal(a, b) for a, b in zip(inside.hidden_states, plain.hidden_states))

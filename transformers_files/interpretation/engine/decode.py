@@ -9,7 +9,7 @@ probability, so the same text is read after the same prompt without surgery, too
 - the tokens before the first placeholder are the same for every row: their keys and values are computed once;
 - logits are made only where they are read, and probabilities under surgery fall out of the decode steps;
 - so do those without surgery: each step has, beside the rows of the cells, one row without surgery for every text that
-  has been said so far. Cells that have said the same share one (128 cells of every fourth layer, 24.8 tokens each:
+  has been generated so far. Cells with the same text share one (128 cells of every fourth layer, 24.8 tokens each:
   13.3 tokens of such rows per cell; 496 of every layer in one batch: 9.4), and thick matrix multiplies are faster;
 - rows that have ended leave the batch; identical vectors are interpreted once;
 - on a CPU: `attention`, `linear` and `recycling`.
@@ -49,9 +49,9 @@ from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
 from ..surgery.modes import REPLACING_MODES, has_norm
 from .batch_size import give_back_freed_memory, in_batches, rows_that_fit
 from .kernels.attention import one_query_attention
-from .kernels.kv_buffers import RecycledMemory
+from .kernels.kv_buffers import GrowingBuffers
 from .kernels.linear import one_dnn_linear
-from .kernels.overrides import Answers
+from .kernels.overrides import FunctionOverrides
 
 _STEPS_PER_CLEANING = 8
 """Half a percent of the time."""
@@ -112,7 +112,7 @@ class Interpretation:
 
 @dataclass
 class _Continuation:
-    """What has been said so far under surgery."""
+    """What has been generated so far under surgery."""
 
     token_ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
@@ -120,7 +120,7 @@ class _Continuation:
     """The probabilities of the same tokens after the same text without surgery."""
     status: str = "ok"
 
-    def say(self, token: int, probability: float, without: float) -> bool:
+    def append_token(self, token: int, probability: float, without: float) -> bool:
         """Add a token, or note what is wrong with its numbers: then there is no going on."""
         for name, number in (("logits", probability), ("logits without surgery", without)):
             if not 0 <= number <= 1:
@@ -195,13 +195,13 @@ def _interpret_cells(
     shared = read_shared_part(model, prompt)
 
     def decode(batch: Sequence[Cell]) -> list[_Continuation]:
-        memory = RecycledMemory()
+        memory = GrowingBuffers()
         attention = {functional.scaled_dot_product_attention: one_query_attention(memory.whole)}
-        with Answers({**attention, functional.linear: one_dnn_linear, torch.cat: memory.append}):
+        with FunctionOverrides({**attention, functional.linear: one_dnn_linear, torch.cat: memory.append}):
             return _decode(model, prompt, batch, settings, shared, memory)
 
-    said = in_batches(decode, list(distinct.values()), batch_size)
-    results = dict(zip(distinct, map(_interpretation, said)))
+    generated = in_batches(decode, list(distinct.values()), batch_size)
+    results = dict(zip(distinct, map(_interpretation, generated)))
     return [results[key] if key in results else Interpretation((), (), (), str(problems[key])) for key in keys]
 
 
@@ -214,11 +214,11 @@ def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | No
     return None
 
 
-def _interpretation(said: _Continuation) -> Interpretation:
-    if said.status != "ok":
-        return Interpretation((), (), (), said.status)
-    relevancy = tuple(abs(p - q) for p, q in zip(said.probabilities, said.without))
-    return Interpretation(tuple(said.token_ids), tuple(said.probabilities), relevancy)
+def _interpretation(generated: _Continuation) -> Interpretation:
+    if generated.status != "ok":
+        return Interpretation((), (), (), generated.status)
+    relevancy = tuple(abs(p - q) for p, q in zip(generated.probabilities, generated.without))
+    return Interpretation(tuple(generated.token_ids), tuple(generated.probabilities), relevancy)
 
 
 def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
@@ -259,22 +259,27 @@ def _decode(
     cells: Sequence[Cell],
     settings: InterpretationSettings,
     shared: Any,
-    memory: RecycledMemory,
+    memory: GrowingBuffers,
 ) -> list[_Continuation]:
     """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave.
 
-    Behind the rows of the cells come rows without surgery: one for each of the texts that those have said so far.
+    Behind the rows of the cells come rows without surgery: one for each of the texts that those have generated so far.
     """
     device = input_device(model)
     ends = end_of_sequence_ids(model)
-    said = [_Continuation() for _ in cells]
-    rows, beside = said, [0] * len(said)  # beside: the row without surgery, of these, that has read the same text
+    generated = [_Continuation() for _ in cells]
+    rows, beside = (
+        generated,
+        [0] * len(generated),
+    )  # beside: the row without surgery, of these, that has read the same text
     logits, cache = read_under_surgery(model, prompt, cells, settings, shared, untouched=1)
     for step in range(settings.max_new_tokens):
         best, probabilities = best_tokens(logits[: len(rows)])
         without = probabilities_of(logits[len(rows) :], torch.tensor(beside, device=device), best)
         tokens = best.tolist()
-        fine = [row.say(*values) for row, *values in zip(rows, tokens, probabilities.tolist(), without.tolist())]
+        fine = [
+            row.append_token(*values) for row, *values in zip(rows, tokens, probabilities.tolist(), without.tolist())
+        ]
         going_on = [index for index, token in enumerate(tokens) if fine[index] and token not in ends]
         if not going_on or step == settings.max_new_tokens - 1:
             break
@@ -291,7 +296,7 @@ def _decode(
         if step % _STEPS_PER_CLEANING == 0:
             give_back_freed_memory()
         logits, cache = next_logits(model, next_tokens, cache)  # noqa: RUF059 (the next step does use them)
-    return said
+    return generated
 
 
 def _rounded(rows: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..results.calibration import Calibration, dependence
+from ..results.calibration import Calibration, relevancy_score
 from .questions import Fact
 from .recovery import ScoredCell
 from .statistics import Estimate, estimate_ratio
@@ -64,7 +64,7 @@ def steps(cells: Sequence[ScoredCell], calibration: Calibration) -> list[Step]:
 
 
 def _scored(cells: Sequence[ScoredCell]) -> list[tuple[float, ScoredCell]]:
-    scored = ((dependence(cell.said.interpretation.relevancy), cell) for cell in cells)
+    scored = ((relevancy_score(cell.said.interpretation.relevancy), cell) for cell in cells)
     return [(score, cell) for score, cell in scored if score is not None]
 
 

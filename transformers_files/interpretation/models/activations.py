@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .families import MLP_INPUT, RESIDUAL, check_place, decoder, decoder_layers, place_module
+from .families import MLP_INPUT, RESIDUAL, check_hook_point, decoder, decoder_layers, hook_point_module
 
 
 def capture(
@@ -35,7 +35,8 @@ def capture(
             Negative ones count from the end. Other places than the residual stream have 0 … n_layers − 1.
         tokens: positions in the sequence, in any order, negative ones counting from the end; or ranges of positions
             from 0 on, which stand for the mean over them, computed in float32 and rounded once.
-        place: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see `families.PLACES`.
+        place: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see
+            `families.HOOK_POINTS`.
 
     Returns:
         `[len(layers), len(tokens), hidden]` on the CPU, in the model's dtype.
@@ -48,13 +49,13 @@ def capture(
         raise ValueError(f"capture takes input_ids of shape [1, sequence], not {list(input_ids.shape)}")
     if len(layers) == 0:
         raise ValueError("capture needs at least one layer")
-    check_place(place)
+    check_hook_point(place)
     last = len(decoder_layers(model))
     wanted = [_in_range("layer", layer, last + (place == RESIDUAL)) for layer in layers]
     positions = [_position(token, input_ids.shape[1]) for token in tokens]
 
     states: dict[int, Tensor] = {}
-    modules = {layer: place_module(model, layer, place) for layer in set(wanted) - {last}}
+    modules = {layer: hook_point_module(model, layer, place) for layer in set(wanted) - {last}}
     keep = _keep_input if place in (RESIDUAL, MLP_INPUT) else _keep_output
     handles = [keep(states, layer, module, positions) for layer, module in modules.items()]
     try:

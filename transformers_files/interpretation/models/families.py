@@ -3,7 +3,7 @@
     layers = decoder_layers(model)      # the nn.ModuleList
     owner = decoder(model)              # the module that runs them, e.g. model.model
 
-    module = place_module(model, 5, "mlp_output")   # the module of layer 5 whose output that is
+    module = hook_point_module(model, 5, "mlp_output")   # the module of layer 5 whose output that is
 
 A model that the look-up does not understand can say it itself: ``model.interpretation_layers = "path.to.layers"``, and
 ``model.interpretation_places = {"mlp_output": "path.within.a.layer"}``.
@@ -25,12 +25,12 @@ RESIDUAL = "residual"
 ATTENTION_OUTPUT = "attention_output"
 MLP_INPUT = "mlp_input"
 MLP_OUTPUT = "mlp_output"
-PLACES = (RESIDUAL, ATTENTION_OUTPUT, MLP_INPUT, MLP_OUTPUT)
+HOOK_POINTS = (RESIDUAL, ATTENTION_OUTPUT, MLP_INPUT, MLP_OUTPUT)
 """Where hidden embeddings can be read: the residual stream at the input of a decoder layer; what its attention returns
 after the output projection; what its MLP (or mixture of experts) is given, after the norm in front of it if there is
 one; what its MLP returns. A norm or multiplier that a layer puts behind its attention or MLP before it adds them to the
 residual stream (Gemma 2, OLMo 2, GLM 4; Granite) is not applied."""
-_PLACE_NAMES = {
+_HOOK_POINT_PATHS = {
     ATTENTION_OUTPUT: ("self_attention.dense", "self_attn", "self_attention", "attention", "attn"),
     MLP_INPUT: ("mlp", "block_sparse_moe", "feed_forward", "fc1"),
     MLP_OUTPUT: ("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2"),
@@ -111,23 +111,23 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return _locate(model)[1]
 
 
-def check_place(place: str) -> None:
-    """Raise ValueError for what is not one of `PLACES`."""
-    if place not in PLACES:
-        raise ValueError(f"place is {place!r}: use one of {', '.join(PLACES)}")
+def check_hook_point(place: str) -> None:
+    """Raise ValueError for what is not one of `HOOK_POINTS`."""
+    if place not in HOOK_POINTS:
+        raise ValueError(f"place is {place!r}: use one of {', '.join(HOOK_POINTS)}")
 
 
-def place_module(model: nn.Module, layer: int, place: str) -> nn.Module:
-    """The module whose input (residual, mlp_input) or output is `place` of decoder layer `layer`; see `PLACES`.
+def hook_point_module(model: nn.Module, layer: int, place: str) -> nn.Module:
+    """The module whose input (residual, mlp_input) or output is `place` of decoder layer `layer`; see `HOOK_POINTS`.
 
     Raises `UnsupportedModelError` where it cannot be found, and ValueError for a place that is none.
     """
-    check_place(place)
+    check_hook_point(place)
     module = decoder_layers(model)[layer]
     if place == RESIDUAL:
         return module
     told = getattr(model, "interpretation_places", {}).get(place)
-    for path in _PLACE_NAMES[place] if told is None else (told,):
+    for path in _HOOK_POINT_PATHS[place] if told is None else (told,):
         with contextlib.suppress(AttributeError):
             return module.get_submodule(path)
     found = f"is no {told}" if told else f"was not found in a {type(module).__name__}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..results.calibration import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.csv_table import ResultsError
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     page = settings.output or settings.csv.with_suffix(".html")
     try:
-        calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN
+        calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN_CALIBRATION
         if settings.show is not None:
             shown = _with_token_texts(_shown(settings), settings.csv)
             show(shown, min_trust=settings.min_trust, calibration=calibration)

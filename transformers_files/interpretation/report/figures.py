@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.layer_spec import SAME
 from ..results.record import Record
-from .grid import Example, Reading, examples_of, find_example, mean_relevancy, names_answer, relevancy_scale
+from .grid import ExampleGrid, PromptGrid, examples_of, find_example, mean_relevancy, names_answer, relevancy_scale
 from .palette import ink, ramp, step_of
 from .strings import inert, one_line
 
@@ -156,7 +156,7 @@ def _figure_class() -> type[Figure]:
     return Figure
 
 
-def _find_reading(example: Example, label: str | None) -> Reading:
+def _find_reading(example: ExampleGrid, label: str | None) -> PromptGrid:
     for reading in example.readings:
         if label in (None, reading.label):
             return reading

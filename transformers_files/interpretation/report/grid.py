@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptGrid:
     """What one interpretation prompt, inserted at one layer, says about an example's embeddings of one place."""
 
     label: str
@@ -41,7 +41,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleGrid:
     """One source prompt with everything that was read out of it."""
 
     name: str
@@ -52,10 +52,10 @@ class Example:
     columns: tuple[Column, ...]
     layers: tuple[int | None, ...]
     """From the last layer down to the first, as the grid is drawn; (None,) for vectors that come from no layer."""
-    readings: tuple[Reading, ...]
+    readings: tuple[PromptGrid, ...]
 
 
-def examples_of(records: Sequence[Record]) -> tuple[Example, ...]:
+def examples_of(records: Sequence[Record]) -> tuple[ExampleGrid, ...]:
     """The examples in the order of their first records. Of a cell that is there twice, the last record counts."""
     grouped: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -63,7 +63,7 @@ def examples_of(records: Sequence[Record]) -> tuple[Example, ...]:
     return tuple(_example(group) for group in grouped.values())
 
 
-def find_example(examples: Sequence[Example], name: str | None) -> Example:
+def find_example(examples: Sequence[ExampleGrid], name: str | None) -> ExampleGrid:
     """The example of that name, the first where none is given. Raises ValueError with the names that there are."""
     if not examples:
         raise ValueError("there are no interpretations to show")
@@ -102,13 +102,13 @@ def _mean(numbers: Sequence[float | None] | None) -> float | None:
     return fmean(finite) if finite else None
 
 
-def _example(records: list[Record]) -> Example:
+def _example(records: list[Record]) -> ExampleGrid:
     first = records[0]
     readings: dict[_Key, dict[tuple[int | None, int], Record]] = {}
     for record in records:
         key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
         readings.setdefault(key, {})[record.layer_idx, record.token_idx] = record
-    return Example(
+    return ExampleGrid(
         name=first.name,
         category=first.category,
         prompt=first.prompt,
@@ -116,7 +116,9 @@ def _example(records: list[Record]) -> Example:
         answer=first.answer,
         columns=_columns(records),
         layers=tuple(sorted({record.layer_idx for record in records}, key=_height, reverse=True)),
-        readings=tuple(Reading(_label(key, list(readings)), key[1], key[2], cells) for key, cells in readings.items()),
+        readings=tuple(
+            PromptGrid(_label(key, list(readings)), key[1], key[2], cells) for key, cells in readings.items()
+        ),
     )
 
 

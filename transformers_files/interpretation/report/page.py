@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..results.calibration import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record
-from .grid import Example, Reading, examples_of, mean_relevancy, names_answer, relevancy_scale
+from .grid import ExampleGrid, PromptGrid, examples_of, mean_relevancy, names_answer, relevancy_scale
 from .palette import STEPS, ink, ramp
 from .strings import encodable, excerpt
 
@@ -31,7 +31,7 @@ def page(
     *,
     title: str = "Interpretations",
     note: str | None = None,
-    calibration: Calibration = BUILT_IN,
+    calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> str:
     """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens.
 
@@ -65,7 +65,7 @@ def write_page(
     *,
     title: str = "Interpretations",
     note: str | None = None,
-    calibration: Calibration = BUILT_IN,
+    calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> None:
     """Write the page, in UTF-8, to `path`."""
     text = page(records, title=title, note=note, calibration=calibration)
@@ -91,7 +91,7 @@ def notebook_view(records: Sequence[Record]) -> str:
     )
 
 
-def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN) -> str:
+def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN_CALIBRATION) -> str:
     """The cells as JSON that is safe inside a script element: no <, > or &, nothing beyond ASCII."""
     data = {
         "scale": round(1000 * relevancy_scale(records)),
@@ -102,7 +102,7 @@ def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN) ->
     return json.dumps(data, ensure_ascii=True, separators=(",", ":")).translate(_NOT_ABLE_TO_END_AN_ELEMENT)
 
 
-def lowest_layer_naming(example: Example) -> int | None:
+def lowest_layer_naming(example: ExampleGrid) -> int | None:
     """The lowest layer at which some interpretation of a prompt token names the example's answer."""
     layers = [
         record.layer_idx
@@ -113,7 +113,7 @@ def lowest_layer_naming(example: Example) -> int | None:
     return min(layers, default=None)
 
 
-def _first_records(examples: Sequence[Example]) -> list[Record]:
+def _first_records(examples: Sequence[ExampleGrid]) -> list[Record]:
     """The records of as many whole examples as a notebook should hold, and of one at least."""
     chosen: list[Record] = []
     for example in examples:
@@ -124,7 +124,7 @@ def _first_records(examples: Sequence[Example]) -> list[Record]:
     return chosen
 
 
-def _example_data(example: Example, calibration: Calibration) -> dict[str, Any]:
+def _example_data(example: ExampleGrid, calibration: Calibration) -> dict[str, Any]:
     return {
         "name": example.name,
         "columns": [[column.token_idx, column.text, column.source] for column in example.columns],
@@ -133,7 +133,7 @@ def _example_data(example: Example, calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def _reading_data(reading: Reading, calibration: Calibration) -> dict[str, Any]:
+def _reading_data(reading: PromptGrid, calibration: Calibration) -> dict[str, Any]:
     cells = [_cell_data(record, calibration) for record in reading.records.values()]
     return {"label": reading.label, "cells": cells}
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..results.calibration import BUILT_IN, Calibration
+from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record
-from .grid import Column, Example, Reading, examples_of, find_example, mean_relevancy, relevancy_scale
+from .grid import Column, ExampleGrid, PromptGrid, examples_of, find_example, mean_relevancy, relevancy_scale
 from .palette import ink, ramp, step_of
 from .strings import inert, one_line
 
@@ -31,7 +31,7 @@ def show(
     example: str | None = None,
     console: Console | None = None,
     min_trust: float = 0.0,
-    calibration: Calibration = BUILT_IN,
+    calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> None:
     """Print every reading of one example (by name; the first where none is named).
 
@@ -60,7 +60,7 @@ def show(
         _print(console, Text(f"{_HIDDEN} trust below {min_trust:g}", style="dim"))
 
 
-def _without_the_untrusted(reading: Reading, min_trust: float, calibration: Calibration) -> Reading:
+def _without_the_untrusted(reading: PromptGrid, min_trust: float, calibration: Calibration) -> PromptGrid:
     shares = {place: calibration.trust(record.interpretation_weights) for place, record in reading.records.items()}
     records = {
         place: record
@@ -80,7 +80,7 @@ def _blocks(columns: Sequence[Column], width: int) -> list[Sequence[Column]]:
 
 
 def _block(
-    console: Console, example: Example, reading: Reading, columns: Sequence[Column], scale: float
+    console: Console, example: ExampleGrid, reading: PromptGrid, columns: Sequence[Column], scale: float
 ) -> RenderableType:
     from rich.table import Table
     from rich.text import Text

@@ -26,7 +26,7 @@ FIRST = 2
 repetitions have a high relevancy throughout."""
 
 
-def dependence(relevancy: Sequence[float | None]) -> float | None:
+def relevancy_score(relevancy: Sequence[float | None]) -> float | None:
     """The raw score of an interpretation, 0 … 1: the mean relevancy of its first tokens; None where there is none."""
     known = [number for number in relevancy[:FIRST] if number is not None and math.isfinite(number)]
     return fmean(known) if known else None
@@ -56,7 +56,7 @@ class Calibration:
 
     def trust(self, relevancy: Sequence[float | None]) -> float | None:
         """The share for the relevancy of an interpretation's tokens; None where there is none."""
-        score = dependence(relevancy)
+        score = relevancy_score(relevancy)
         return None if score is None else self.share(score)
 
     @classmethod
@@ -98,7 +98,7 @@ def _groups(pairs: Sequence[tuple[float, bool]]) -> list[tuple[float, int, int]]
     return [(group[0][0], sum(hit for _, hit in group), len(group)) for group in groups]
 
 
-BUILT_IN = Calibration(
+BUILT_IN_CALIBRATION = Calibration(
     (0.0217, 0.0503, 0.2892, 0.4185),
     (0.0, 0.006, 0.0566, 0.1389),
     "last tokens of 89 facts at layers 3, 6, …, 24 of SmolLM2-135M-Instruct, "

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
-from .calibration import BUILT_IN
+from .calibration import BUILT_IN_CALIBRATION
 
 COLUMNS = (
     "name",
@@ -85,7 +85,7 @@ class Record:
     def trust(self) -> float | None:
         """Of interpretations of such relevancy, how many were right where answers are known; see `trust`. None where
         `status` is not "ok"."""
-        return BUILT_IN.trust(self.interpretation_weights)
+        return BUILT_IN_CALIBRATION.trust(self.interpretation_weights)
 
     @property
     def kind(self) -> str:
@@ -94,7 +94,7 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where in a layer it was read; one of `families.PLACES`, or "" for a vector."""
+        """Where in a layer it was read; one of `families.HOOK_POINTS`, or "" for a vector."""
         if self.kind == "vector":
             return ""
         return self.token_source.partition(_SEPARATOR)[2] or RESIDUAL

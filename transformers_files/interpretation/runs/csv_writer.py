@@ -27,7 +27,7 @@ from typing import Any
 
 from .manifest import Manifest, OutputError, Position, read_manifest
 from .parquet_writer import ParquetOutput
-from .shards import Piece, Place, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
+from .shards import Piece, ShardEntry, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
 from ..results.csv_table import csv_header
 
 _ANEW = "name another output, or start anew with --overwrite"
@@ -41,7 +41,7 @@ class Found:
     """Of the run to go on with; None: a new one begins."""
     position: Position = field(default_factory=Position)
     """Of the output itself."""
-    kept: Mapping[int, Place] = field(default_factory=dict)
+    kept: Mapping[int, ShardEntry] = field(default_factory=dict)
     """Chunks that it does not hold yet but that are on the disk."""
 
     @property
@@ -59,13 +59,13 @@ class Found:
         return self.position.failed + sum(place.failed for place in self.kept.values())
 
 
-def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, Place]:
+def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, ShardEntry]:
     """The chunks that processes have left beside an output which has come as far as `position`."""
     pieces = find_pieces(path, manifest.key)
     return {chunk: place for chunk, place in pieces.items() if chunk >= position.chunks}
 
 
-def check_place(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise OutputError if a file could not be written there. Writes nothing."""
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
@@ -83,7 +83,7 @@ def check_place(path: Path) -> None:
 
 def check_output(path: Path) -> None:
     """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
-    check_place(path)
+    check_writable(path)
     if read_manifest(path) is None and path.exists() and path.stat().st_size:
         raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
 
@@ -117,7 +117,7 @@ class OutputFile:
     def __init__(self, path: Path, table: io.FileIO, progress: io.FileIO, manifest: Manifest) -> None:
         self.path = path
         self.position = Position()
-        self.kept: Mapping[int, Place] = {}
+        self.kept: Mapping[int, ShardEntry] = {}
         self._table = table
         self._progress = progress
         self._manifest = manifest

@@ -34,7 +34,7 @@ _RELEVANCY, _PROBABILITY = 0.123456, 0.987654
 
 
 @dataclass(frozen=True)
-class Estimate:
+class WorkEstimate:
     """See the module's docstring."""
 
     size: ModelSize
@@ -45,12 +45,12 @@ class Estimate:
     batches: int
     batch_size: int
     sources: Work
-    """Reading the source prompts, their own outputs included, and capturing their hidden states."""
+    """SourceActivations the source prompts, their own outputs included, and capturing their hidden states."""
     prompts: Work
-    """Reading the interpretation prompts under surgery."""
+    """SourceActivations the interpretation prompts under surgery."""
     decoding: Work
     plain: Work
-    """Reading prompts and interpretations without surgery."""
+    """SourceActivations prompts and interpretations without surgery."""
     weight_bytes: int
     cache_bytes: int
     """Of one batch at its longest, as if no two cells said the same."""
@@ -100,7 +100,7 @@ def estimate_plan(
     dtype: torch.dtype,
     batch_size: int,
     source_model: nn.Module | None = None,
-) -> Estimate:
+) -> WorkEstimate:
     """What it takes to carry out a plan in one process; several read a source prompt once each.
 
     model, source_model: with or without weights; the second reads the source prompts, where it is another one.
@@ -123,7 +123,7 @@ def estimate_plan(
     after = [_decoding(len(prompt.input_ids), new) * _cells_of_prompt(plan) for prompt in plan.prompts]
     decoding = sum(after, Work())
     longest = max((len(prompt.input_ids) for prompt in plan.prompts), default=0) + new
-    return Estimate(
+    return WorkEstimate(
         size=size,
         source_size=source_size,
         cells=plan.n_cells,

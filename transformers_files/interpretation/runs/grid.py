@@ -115,7 +115,7 @@ class Plan:
     """How many tokens the model adds to each source, at most."""
     chunk_cells: int
     place: str = RESIDUAL
-    """Where in a layer embeddings are read; one of `families.PLACES`."""
+    """Where in a layer embeddings are read; one of `families.HOOK_POINTS`."""
 
     @cached_property
     def _ends(self) -> list[int]:

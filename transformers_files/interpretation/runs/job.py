@@ -17,12 +17,12 @@ from torch import nn
 
 from ..engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk, resolve_batch_size
 from ..prompts.examples import Example
-from ..models.families import RESIDUAL, check_place
+from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME
 from ..mapping.affine import AnyMap, map_vectors
 from .grid import CHUNK_CELLS, Address, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
-from .source_activations import Reading
+from .source_activations import SourceActivations
 from ..results.record import OK, Record, token_pieces, token_source
 from ..prompts.index_selection import Selection
 from .shards import Piece
@@ -55,7 +55,7 @@ class Job:
         self._source_model = model if source_model is None else source_model
         self._source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
         self._mapping = mapping
-        self._reading: Reading | None = None
+        self._reading: SourceActivations | None = None
 
     def records(self, chunk: int) -> list[Record]:
         """The records of one chunk of the plan, in its order; none for cells of output tokens that do not exist."""
@@ -96,11 +96,11 @@ class Job:
         exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
         return exact[0] - exact[1]
 
-    def _read(self, source: Source) -> Reading:
+    def _read(self, source: Source) -> SourceActivations:
         """Cells come in the order of their sources, so the last reading is kept, and only that."""
         if self._reading is None or self._reading.source is not source:
             self._reading = None
-            self._reading = Reading(
+            self._reading = SourceActivations(
                 self._source_model,
                 self._source_tokenizer,
                 source,
@@ -110,7 +110,7 @@ class Job:
             )
         return self._reading
 
-    def _record(self, address: Address, reading: Reading, interpretation: Interpretation) -> Record:
+    def _record(self, address: Address, reading: SourceActivations, interpretation: Interpretation) -> Record:
         example = address.source.example
         return Record(
             name=example.name,
@@ -149,7 +149,7 @@ def plan_job(
     """
     for loaded in (model,) if source_model is None else (model, source_model):
         check_evaluation_mode(loaded)
-    check_place(place)
+    check_hook_point(place)
     plan = make_plan(
         tokenizer,
         examples,

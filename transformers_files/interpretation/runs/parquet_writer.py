@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .manifest import Manifest, OutputError, Position
 from ..results.parquet import write_table
-from .shards import Piece, Place, Shard, clear_shards, file_crc32, find_pieces, read_piece, remove_shards, shard_path
+from .shards import Piece, ShardEntry, Shard, clear_shards, file_crc32, find_pieces, read_piece, remove_shards, shard_path
 
 if TYPE_CHECKING:
     from .csv_writer import Found
@@ -24,7 +24,7 @@ class ParquetOutput:
         self.path = path
         self.position = Position()
         """How many chunks have been taken or appended, in order; the bytes are those of the finished file."""
-        self.kept: Mapping[int, Place] = {}
+        self.kept: Mapping[int, ShardEntry] = {}
         self._manifest = manifest
         self._shard = Shard(shard_path(path, manifest.key, secrets.token_hex(4), 0))
 
@@ -71,6 +71,6 @@ class ParquetOutput:
         replace(self._manifest, complete=replace(self.position, bytes=size, crc32=crc)).write(self.path)
         remove_shards(self.path)
 
-    def _count(self, piece: Piece | Place) -> None:
+    def _count(self, piece: Piece | ShardEntry) -> None:
         before = self.position
         self.position = Position(before.chunks + 1, before.rows + piece.rows, before.failed + piece.failed)

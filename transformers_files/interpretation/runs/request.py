@@ -22,7 +22,7 @@ import transformers
 
 from ..engine.decode import InterpretationSettings
 from ..prompts.examples import ExamplesFile
-from ..models.families import RESIDUAL, check_place, place_module
+from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.layer_spec import InsertLayer
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from .manifest import OutputError, package_fingerprint
@@ -121,7 +121,7 @@ def check(request: Request) -> Checked:
         with _collected(problems, f"{name}: "):
             selections[name] = Selection(text)
     with _collected(problems):
-        check_place(request.place)
+        check_hook_point(request.place)
     with _collected(problems):
         settings = InterpretationSettings(
             request.insert_layer, request.replacing_mode, request.overlay_strength, request.max_new_tokens
@@ -229,7 +229,7 @@ def prepare(request: Request, ranks: Ranks | None = None, *, checked: Checked | 
         if checked.maps is not None:
             checked.maps.check_layers(plan.layers)
         for layer in plan.layers if request.place != RESIDUAL else ():
-            place_module(reader.skeleton, layer, request.place)
+            hook_point_module(reader.skeleton, layer, request.place)
         identity = _identity(request, checked, outline, source, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:

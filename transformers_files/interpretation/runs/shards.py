@@ -40,7 +40,7 @@ class Piece:
     data: bytes
 
 
-class Place(NamedTuple):
+class ShardEntry(NamedTuple):
     """Where a piece lies."""
 
     path: Path
@@ -92,17 +92,17 @@ def shard_path(output: Path, key: str, launch: str, rank: int) -> Path:
     return shards_folder(output) / f"{key}-{launch}-{rank}"
 
 
-def find_pieces(output: Path, key: str) -> dict[int, Place]:
+def find_pieces(output: Path, key: str) -> dict[int, ShardEntry]:
     """The whole pieces of all shards with this key, by chunk."""
     places = {}
     for path in sorted(shards_folder(output).glob(f"{key}-*")):
         with open(path, "rb") as file:
             for start, piece in _pieces(file):
-                places[piece.chunk] = Place(path, start, piece.rows, piece.failed)
+                places[piece.chunk] = ShardEntry(path, start, piece.rows, piece.failed)
     return places
 
 
-def read_piece(place: Place) -> Piece:
+def read_piece(place: ShardEntry) -> Piece:
     """Raises OutputError if it is not there any more."""
     with contextlib.suppress(OSError), open(place.path, "rb") as file:
         file.seek(place.start)

@@ -38,7 +38,7 @@ def layers_at_once(tokens: int, hidden: int) -> int:
     return max(1, CAPTURED_BYTES // (tokens * hidden * 4))
 
 
-class Reading:
+class SourceActivations:
     """The token ids of a source, outputs included, and its hidden embeddings; of a difference the other prompt's too.
 
     Of these, as many consecutive layers are held at once as CAPTURED_BYTES allows.

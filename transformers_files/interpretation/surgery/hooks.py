@@ -25,11 +25,11 @@ from ..models.kv_cache import NAMES, cache_in, cached_length
 from .insert_info import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
 from .modes import has_norm, norms
 
-__all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "unoperated"]
+__all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "surgery_disabled"]
 
 RECURRENT_STATES = ("cache_params", "state", "mems")
 
-_UNOPERATED: ContextVar[bool] = ContextVar("unoperated", default=False)
+_SURGERY_DISABLED: ContextVar[bool] = ContextVar("surgery_disabled", default=False)
 
 
 @contextmanager
@@ -57,13 +57,13 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
 
 
 @contextmanager
-def unoperated() -> Iterator[None]:
+def surgery_disabled() -> Iterator[None]:
     """Passes that this thread runs inside the context see no surgery."""
-    token = _UNOPERATED.set(True)
+    token = _SURGERY_DISABLED.set(True)
     try:
         yield
     finally:
-        _UNOPERATED.reset(token)
+        _SURGERY_DISABLED.reset(token)
 
 
 class _Operation:
@@ -78,7 +78,7 @@ class _Operation:
         self.replaced: list[tuple[Tensor, Tensor]] = []
 
     def active(self) -> bool:
-        return threading.get_ident() == self.thread and not _UNOPERATED.get()
+        return threading.get_ident() == self.thread and not _SURGERY_DISABLED.get()
 
     def end(self) -> None:
         """A hook that an interrupt left on the model does nothing any more."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..models.families import decoder, decoder_layers
 from ..models.kv_cache import cache_in, cached_length
 from .generation_support import effective_config, refuse_unsupported
-from .hooks import SurgeryPlan, plan_surgery, surgery, unoperated
+from .hooks import SurgeryPlan, plan_surgery, surgery, surgery_disabled
 
 InsertInfo = Sequence[Mapping[Any, Any]]
 
@@ -40,7 +40,7 @@ def without_surgery(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        with unoperated():
+        with surgery_disabled():
             return function(*args, **kwargs)
 
     return plain

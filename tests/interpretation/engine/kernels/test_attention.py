@@ -8,7 +8,7 @@ from tiny_models import tiny_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.interpretation.engine.kernels import attention
 from transformers.interpretation.engine.kernels.attention import one_query_attention
-from transformers.interpretation.engine.kernels.overrides import Answers
+from transformers.interpretation.engine.kernels.overrides import FunctionOverrides
 
 ATTENTION = {scaled_dot_product_attention: one_query_attention(lambda states: states)}
 
@@ -46,7 +46,7 @@ def test_one_query(mask, groups, scale):
     query, key, value = random(3, 6, 1, 8), random(3, groups, 7, 8, seed=1), random(3, groups, 7, 4, seed=2)
     repeated = [states.repeat_interleave(6 // groups, dim=1) for states in (key, value)]
     expected = head_by_head(query, key, value, mask, scale)
-    with Answers(ATTENTION):
+    with FunctionOverrides(ATTENTION):
         grouped = attention.attend(query, key, value, attn_mask=mask, scale=scale)
         repeated_first = scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=scale)
     torch.testing.assert_close(grouped, expected, atol=1e-6, rtol=1e-5)
@@ -90,7 +90,7 @@ def test_which_calls_are_answered(monkeypatch):
         scaled_dot_product_attention(*args, **kwargs)
         return len(answered)
 
-    with Answers(ATTENTION):
+    with FunctionOverrides(ATTENTION):
         assert calls(key[:, :, :1], key, key) == 1
         assert calls(key[:, :, :2], key, key) == 0, "two queries"
         assert calls(key[:, :, :1], key, key, is_causal=True) == 0, "the kernel's own idea of causal"
@@ -104,6 +104,6 @@ def test_a_decode_step_says_the_same():
     ids = torch.arange(10, 22).reshape(2, 6)
     step = torch.tensor([[3], [4]])
     expected = model(step, past_key_values=model(ids, use_cache=True).past_key_values, use_cache=True).logits
-    with Answers(ATTENTION):
+    with FunctionOverrides(ATTENTION):
         found = model(step, past_key_values=model(ids, use_cache=True).past_key_values, use_cache=True).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

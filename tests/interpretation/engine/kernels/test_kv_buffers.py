@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_models import available_families, tiny_model
 from transformers.interpretation.engine.kernels import kv_buffers as recycling
-from transformers.interpretation.engine.kernels.kv_buffers import RecycledMemory
-from transformers.interpretation.engine.kernels.overrides import Answers
+from transformers.interpretation.engine.kernels.kv_buffers import GrowingBuffers
+from transformers.interpretation.engine.kernels.overrides import FunctionOverrides
 from transformers.interpretation.models.kv_cache import cache_beside, cache_in, empty_cache, select_rows
 
 # The older layout of Bloom's cache has no dimension of its own for rows.
@@ -38,14 +38,14 @@ def decode(model, select) -> torch.Tensor:
 def test_decoding_says_the_same(family):
     model = tiny_model(family)
     expected = decode(model, select_rows)
-    memory = RecycledMemory()
-    with Answers({torch.cat: memory.append}):
+    memory = GrowingBuffers()
+    with FunctionOverrides({torch.cat: memory.append}):
         found = decode(model, memory.select_rows)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_memory_is_used_again():
-    memory = RecycledMemory()
+    memory = GrowingBuffers()
     states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
     held = [memory._select(states, torch.arange(3)) for _ in range(2)]
     addresses = {one.data_ptr() for one in held}
@@ -60,7 +60,7 @@ def test_memory_is_used_again():
 
 
 def test_room_is_used_in_place_and_holds_zeros():
-    memory = RecycledMemory()
+    memory = GrowingBuffers()
     states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
     memory._give_back(memory._select(torch.full((3, 2, 40, 4), torch.nan), torch.arange(3)))  # used memory
     grown = memory.append([memory._select(states, torch.arange(3)), new], 2)
@@ -81,7 +81,7 @@ def test_room_is_used_in_place_and_holds_zeros():
 
 
 def test_a_larger_cache_finds_larger_memory():
-    memory = RecycledMemory()
+    memory = GrowingBuffers()
     states = torch.randn(2, 2, 5, 4)
     few = memory._select(states, torch.tensor([0]))
     many = memory._select(few.clone(), torch.zeros(500, dtype=torch.long))
@@ -89,7 +89,7 @@ def test_a_larger_cache_finds_larger_memory():
 
 
 def test_what_is_not_answered():
-    memory = RecycledMemory()
+    memory = GrowingBuffers()
     states, new = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 1, 4)
     assert memory.append([states, new], -2) is NotImplemented, "not of these caches"
     taken = memory._select(states, torch.arange(3))
@@ -107,4 +107,4 @@ def test_a_map_that_the_system_refuses_is_out_of_memory(monkeypatch):
 
     monkeypatch.setattr(recycling.mmap, "mmap", refuse)
     with pytest.raises(MemoryError, match="no map of 1,920 bytes for keys and values"):
-        RecycledMemory()._select(torch.randn(3, 2, 5, 4), torch.arange(3))
+        GrowingBuffers()._select(torch.randn(3, 2, 5, 4), torch.arange(3))

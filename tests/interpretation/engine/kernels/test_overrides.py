@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from transformers.interpretation.engine.kernels.overrides import Answers
+from transformers.interpretation.engine.kernels.overrides import FunctionOverrides
 
 
 def negative(*values):
@@ -15,7 +15,7 @@ def negative(*values):
 
 def test_only_inside_and_only_where_there_is_an_answer():
     one, two = torch.ones(2), torch.full((2,), 2.0)
-    with Answers({torch.add: negative, torch.exp: negative}):
+    with FunctionOverrides({torch.add: negative, torch.exp: negative}):
         assert torch.equal(torch.exp(one), -one)
         assert torch.equal(torch.add(one, two), one + 2)
     assert torch.equal(torch.exp(one), one.exp())
@@ -23,7 +23,7 @@ def test_only_inside_and_only_where_there_is_an_answer():
 
 def test_other_threads_are_left_alone():
     found = []
-    with Answers({torch.exp: negative}):
+    with FunctionOverrides({torch.exp: negative}):
         thread = threading.Thread(target=lambda: found.append(torch.exp(torch.zeros(1)).item()))
         thread.start()
         thread.join()
@@ -32,8 +32,8 @@ def test_other_threads_are_left_alone():
 
 def test_an_interrupt_that_loses_the_context_is_told_as_such_and_takes_no_other_with_it():
     """Torch sets a context aside while it answers; interrupted just then, torch does not put it back, or much later."""
-    one, lost = torch.ones(2), Answers({torch.add: negative, torch.sin: negative})
-    with Answers({torch.exp: negative}):
+    one, lost = torch.ones(2), FunctionOverrides({torch.add: negative, torch.sin: negative})
+    with FunctionOverrides({torch.exp: negative}):
         with pytest.raises(KeyboardInterrupt), lost:
             torch.overrides._pop_mode()
             raise KeyboardInterrupt
@@ -44,6 +44,6 @@ def test_an_interrupt_that_loses_the_context_is_told_as_such_and_takes_no_other_
 
 
 def test_an_interrupt_that_loses_the_only_context():
-    with pytest.raises(KeyboardInterrupt), Answers({torch.add: negative}):
+    with pytest.raises(KeyboardInterrupt), FunctionOverrides({torch.add: negative}):
         torch.overrides._pop_mode()
         raise KeyboardInterrupt

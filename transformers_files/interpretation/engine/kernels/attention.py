@@ -1,6 +1,6 @@
 """Attention of one query per row on a CPU, several times faster than the fused kernel there.
 
-    with Answers({scaled_dot_product_attention: one_query_attention(memory.whole)}):
+    with FunctionOverrides({scaled_dot_product_attention: one_query_attention(memory.whole)}):
         model(next_tokens, past_key_values=cache, use_cache=True)      # a decode step
 
 The CPU's fused kernel is made for many queries. With one per row it costs, in bfloat16, more than all matrix multiplies
@@ -23,7 +23,7 @@ from torch import Tensor
 def one_query_attention(whole: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """What answers `scaled_dot_product_attention` on a CPU with one query per row.
 
-    whole: keys or values with the room behind them, if they have some (`RecycledMemory.whole`). Batched multiplies
+    whole: keys or values with the room behind them, if they have some (`GrowingBuffers.whole`). Batched multiplies
     would copy a part of a whole; of the whole they read a few positions more, which the softmax leaves out.
     """
 

@@ -1,7 +1,7 @@
 """Key/value caches with room to grow, in memory they have used before, on a CPU.
 
-    memory = RecycledMemory()
-    with Answers({torch.cat: memory.append, scaled_dot_product_attention: one_query_attention(memory.whole)}):
+    memory = GrowingBuffers()
+    with FunctionOverrides({torch.cat: memory.append, scaled_dot_product_attention: one_query_attention(memory.whole)}):
         cache = memory.select_rows(cache, rows_that_go_on)
         model(next_tokens, past_key_values=cache, use_cache=True)      # appends to the cache
 
@@ -42,7 +42,7 @@ class _Whole:
     """One-dimensional; the states lie at its beginning."""
 
 
-class RecycledMemory:
+class GrowingBuffers:
     """Memory that the caches of one decode loop take turns in: one that was selected from or appended to is gone."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class RecycledMemory:
         return self._use(selected, states.shape[dim])
 
     def append(self, tensors: Sequence[Tensor], dim: int = 0, **kwargs: Any) -> Any:
-        """Answers `torch.cat([states, new], dim)`, where the states are of these caches."""
+        """FunctionOverrides `torch.cat([states, new], dim)`, where the states are of these caches."""
         known = self._used.get(_place(tensors[0])) if len(tensors) == 2 and not kwargs else None
         if known is None or dim % known.states.ndim == 0:
             return NotImplemented

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def one_dnn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    """Answers `torch.nn.functional.linear` for `[..., in]` and `[out, in]` in float32, without gradients."""
+    """FunctionOverrides `torch.nn.functional.linear` for `[..., in]` and `[out, in]` in float32, without gradients."""
     one = input.dtype == weight.dtype == torch.float32 and input.device.type == weight.device.type == "cpu"
     if not one or torch.is_grad_enabled() or not input.numel() or not _is_faster():
         return NotImplemented

@@ -1,6 +1,6 @@
 """Functions of torch answered differently inside a context, in this thread alone.
 
-    with Answers({torch.cat: memory.append, functional.linear: one_dnn_linear}):
+    with FunctionOverrides({torch.cat: memory.append, functional.linear: one_dnn_linear}):
         model(next_tokens, past_key_values=cache, use_cache=True)
 
 So a faster way on one kind of machine serves every family and version without a word in their code. One context for
@@ -15,7 +15,7 @@ from typing import Any
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 
-class Answers(TorchFunctionMode):
+class FunctionOverrides(TorchFunctionMode):
     """Context, for one use, in which functions are answered by others; where these return NotImplemented, as ever."""
 
     def __init__(self, answers: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
