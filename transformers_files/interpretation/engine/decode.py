@@ -32,6 +32,8 @@ What was left out, judged by measured costs of token passes on a CPU with 64 to 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,10 +43,18 @@ from torch import nn
 from torch.nn import functional
 
 from ..models.families import decoder_layers
-from ..models.forward import best_tokens, end_of_sequence_ids, input_device, next_logits, probabilities_of
+from ..models.forward import (
+    best_tokens,
+    end_of_sequence_ids,
+    guided_tokens,
+    input_device,
+    next_logits,
+    probabilities_of,
+)
 from ..models.kv_cache import check_window, empty_cache, repeat_rows
 from ..models.layer_spec import SAME, InsertLayer, insert_layer_of
 from ..prompts.interpretation_prompt import InterpretationPrompt
+from ..prompts.stop import END_OF_SEQUENCE, LENGTH, Stop
 from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
 from ..surgery.modes import REPLACING_MODES, has_norm
 from .batch_size import give_back_freed_memory, in_batches, rows_that_fit
@@ -80,7 +90,15 @@ class InterpretationSettings:
     overlay_strength: float | tuple[float, ...] = 1.0
     """Weight of the vector; several: one per placeholder of the interpretation prompt."""
     max_new_tokens: int = 30
-    """An interpretation ends here, or with its first end-of-sequence token."""
+    """An interpretation ends here at the latest; else with its first end-of-sequence token, or as its prompt says."""
+    guidance: float = 0.0
+    """γ ≥ 0: each token is the best by log p + γ · (log p − log q) among the plausible ones, p with the vector inserted
+    and q after the same text and the untouched prompt. 0: raw argmax. Known as contrastive decoding (Li and others
+    2022, arXiv:2210.15097), context-aware decoding (Shi and others 2023, 2305.14739) and classifier-free guidance for
+    language models (Sanchez and others 2023, 2306.17806)."""
+    plausibility: float = 0.1
+    """With guidance, tokens with p below so many times the largest are left out (the bound of contrastive decoding):
+    what is improbable with and without the vector may have any ratio."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
@@ -94,6 +112,10 @@ class InterpretationSettings:
                 raise ValueError(f"overlay_strength is {strength}: {problem}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}: at least one token is needed")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance is {self.guidance}: it must be finite and not less than 0 (0: raw argmax)")
+        if not 0 <= self.plausibility <= 1:
+            raise ValueError(f"plausibility is {self.plausibility}: it must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -101,13 +123,15 @@ class Interpretation:
     """What the model says about one vector. Three lists of one length, all empty unless `status` is "ok"."""
 
     token_ids: tuple[int, ...]
-    """The continuation, with its end-of-sequence token if it reached one."""
+    """The continuation, with the token that ended it: end of sequence, or the one with the prompt's stop in it."""
     probabilities: tuple[float, ...]
     """Probability of each token under surgery."""
     relevancy: tuple[float, ...]
     """How much the surgery changed each token's probability: |with − without|."""
     status: str = "ok"
     """`"ok"`, or what went wrong with this cell alone."""
+    ended_by: str = LENGTH
+    """`"length"`, `"end of sequence"`, or of prompts with a stop `"stop"` or `"loop"`; see `prompts.stop`."""
 
 
 @dataclass
@@ -119,6 +143,7 @@ class _Continuation:
     without: list[float] = field(default_factory=list)
     """The probabilities of the same tokens after the same text without surgery."""
     status: str = "ok"
+    ended_by: str = LENGTH
 
     def append_token(self, token: int, probability: float, without: float) -> bool:
         """Add a token, or note what is wrong with its numbers: then there is no going on."""
@@ -218,7 +243,8 @@ def _interpretation(generated: _Continuation) -> Interpretation:
     if generated.status != "ok":
         return Interpretation((), (), (), generated.status)
     relevancy = tuple(abs(p - q) for p, q in zip(generated.probabilities, generated.without))
-    return Interpretation(tuple(generated.token_ids), tuple(generated.probabilities), relevancy)
+    probabilities = tuple(generated.probabilities)
+    return Interpretation(tuple(generated.token_ids), probabilities, relevancy, ended_by=generated.ended_by)
 
 
 def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
@@ -266,21 +292,20 @@ def _decode(
     Behind the rows of the cells come rows without surgery: one for each of the texts that those have generated so far.
     """
     device = input_device(model)
-    ends = end_of_sequence_ids(model)
+    ending = _Ending(end_of_sequence_ids(model), prompt.stop)
     generated = [_Continuation() for _ in cells]
-    rows, beside = (
-        generated,
-        [0] * len(generated),
-    )  # beside: the row without surgery, of these, that has read the same text
+    rows, beside = generated, [0] * len(generated)  # beside: which row without surgery has read the same text
     logits, cache = read_under_surgery(model, prompt, cells, settings, shared, untouched=1)
     for step in range(settings.max_new_tokens):
-        best, probabilities = best_tokens(logits[: len(rows)])
-        without = probabilities_of(logits[len(rows) :], torch.tensor(beside, device=device), best)
+        texts_read = torch.tensor(beside, device=device)
+        best, probabilities = _choose(logits[: len(rows)], logits[len(rows) :], texts_read, settings)
+        without = probabilities_of(logits[len(rows) :], texts_read, best)
         tokens = best.tolist()
-        fine = [
-            row.append_token(*values) for row, *values in zip(rows, tokens, probabilities.tolist(), without.tolist())
+        going_on = [
+            index
+            for index, numbers in enumerate(zip(tokens, probabilities.tolist(), without.tolist()))
+            if rows[index].append_token(*numbers) and not ending.ends(rows[index])
         ]
-        going_on = [index for index, token in enumerate(tokens) if fine[index] and token not in ends]
         if not going_on or step == settings.max_new_tokens - 1:
             break
         texts = [(beside[index], tokens[index]) for index in going_on]  # the text before, the token
@@ -297,6 +322,31 @@ def _decode(
             give_back_freed_memory()
         logits, cache = next_logits(model, next_tokens, cache)  # noqa: RUF059 (the next step does use them)
     return generated
+
+
+def _choose(
+    logits: torch.Tensor, without: torch.Tensor, beside: torch.Tensor, settings: InterpretationSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next token of each row and its probability, guided by what the rows without surgery make of the same text."""
+    if settings.guidance == 0:
+        return best_tokens(logits)
+    return guided_tokens(logits, without, beside, settings.guidance, settings.plausibility)
+
+
+class _Ending:
+    """What ends interpretations of one prompt. Rows often generate the same text, which is looked at once."""
+
+    def __init__(self, end_of_sequence: frozenset[int], stop: Stop | None) -> None:
+        self._end_of_sequence = end_of_sequence
+        self._reached = None if stop is None else functools.cache(stop.reached_by)
+
+    def ends(self, row: _Continuation) -> bool:
+        """Whether the row's last token ends it; notes by what."""
+        if row.token_ids[-1] in self._end_of_sequence:
+            row.ended_by = END_OF_SEQUENCE
+        elif self._reached is not None and (by := self._reached(tuple(row.token_ids))) is not None:
+            row.ended_by = by
+        return row.ended_by != LENGTH
 
 
 def _rounded(rows: int) -> int:

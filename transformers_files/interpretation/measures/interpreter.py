@@ -15,7 +15,7 @@ from ..models.activations import capture
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device
 from ..prompts.interpretation_prompt import InterpretationPrompt
-from ..results.record import token_pieces
+from ..results.record import interpretation_pieces
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Interpreter:
         vectors = map_vectors(self.mapping, vectors, layer, vectors.shape[-1])
         cells = [Cell(vector, self.prompt) for vector in vectors]
         said = interpret_chunk(self.model, cells, self.settings, batch_size=self.batch_size)
-        return [Said(one, token_pieces(self.tokenizer, one.token_ids)) for one in said]
+        return [Said(one, interpretation_pieces(self.tokenizer, self.prompt, one.token_ids)) for one in said]
 
 
 def last_token_states(model: nn.Module, tokenizer: Any, prompts: Sequence[str], layers: Sequence[int]) -> torch.Tensor:

@@ -7,6 +7,7 @@ versions and families alike, and leaves alone whatever the model does with its l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,31 @@ def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(tokens), torch.cat(probabilities)
 
 
+def guided_tokens(
+    logits: torch.Tensor, without: torch.Tensor, rows: torch.Tensor, guidance: float, plausibility: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token of each row that is best under guidance, and its float32 probability; NaN where the row has NaN.
+
+    Best is the largest log p + guidance · (log p − log q) among the tokens with p ≥ plausibility · max p.
+
+    Args:
+        logits: `[n, vocabulary]`, of p.
+        without: `[m, vocabulary]`, of q.
+        rows: `[n]`, the row of `without` that q of each row is of.
+        guidance, plausibility: at least 0; from 0 (all tokens) to 1 (the most probable alone).
+    """
+    margin = math.log(plausibility) if plausibility else -math.inf
+    tokens, probabilities = [], []
+    for piece, beside in zip(_pieces(logits), rows.split(_rows_at_once(logits))):
+        plausible = (piece >= piece.amax(-1, keepdim=True) + margin) & (piece > -math.inf)
+        # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
+        score = torch.where(plausible, piece + guidance * (piece - without[beside].float()), -math.inf)
+        token = score.max(-1).indices
+        tokens.append(token)
+        probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])
+    return torch.cat(tokens), torch.cat(probabilities)
+
+
 def probabilities_of(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """float32 probability of each token `[n]` after the row `[n]` of logits `[rows, vocabulary]`."""
     normalizer = torch.cat([piece.logsumexp(-1) for piece in _pieces(logits)])
@@ -69,5 +95,8 @@ def input_device(model: nn.Module) -> torch.device:
 
 
 def _pieces(logits: torch.Tensor) -> Iterator[torch.Tensor]:
-    rows = _ROWS_IN_CPU_CACHE if logits.device.type == "cpu" else max(1, len(logits))
-    return (piece.float() for piece in logits.split(rows))
+    return (piece.float() for piece in logits.split(_rows_at_once(logits)))
+
+
+def _rows_at_once(logits: torch.Tensor) -> int:
+    return _ROWS_IN_CPU_CACHE if logits.device.type == "cpu" else max(1, len(logits))

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..models.chat_template import encode_prompt, has_chat_template, user_turn, wants_special_tokens
 from .placeholders import MARKS, locate
+from .stop import Stop
 
 __all__ = ["BUILT_IN", "InterpretationPrompt", "InterpretationPromptSpec", "encode_prompt", "find_spec", "user_turn"]
 
@@ -37,6 +38,8 @@ class InterpretationPrompt:
     """Ascending positions in `input_ids` whose hidden states are overwritten."""
     text: str
     """What was tokenized, with a mark at each placeholder."""
+    stop: Stop | None = None
+    """Where interpretations end; None: at an end-of-sequence token alone."""
 
     def __post_init__(self) -> None:
         locations = self.insert_locations
@@ -90,6 +93,9 @@ class InterpretationPromptSpec:
     """Whether the prompt is a user's turn, to be wrapped by the tokenizer's chat template."""
     reply: str = ""
     """With `chat`: the beginning of the assistant's reply, which the interpretation continues."""
+    stop: str = ""
+    """The interpretation ends when its text, after leading white space, has this text in it, or when it says the same
+    thing for the third time running; see `prompts.stop`. Empty: it ends at neither."""
     _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +109,7 @@ class InterpretationPromptSpec:
         if len(self._pieces) < 2:
             remedy = f"write {self.placeholder!r} where the embedding goes in" if self.text else "an int stands for one"
             raise self._error(f"there is no placeholder; {remedy}")
-        for piece in (*self._pieces, self.reply):
+        for piece in (*self._pieces, self.reply, self.stop):
             if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
                 raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
 
@@ -123,7 +129,8 @@ class InterpretationPromptSpec:
                 f"(tried {', '.join(map(repr, dict.fromkeys(marks)))}); put spaces around the placeholders"
             )
         ids, locations, mark = located
-        return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces))
+        stop = Stop(self.stop, tokenizer) if self.stop else None
+        return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces), stop)
 
     def _in_chat(self, tokenizer: Any) -> list[str]:
         """The pieces as a user's turn, followed by the beginning of the reply."""
@@ -175,8 +182,8 @@ BUILT_IN: dict[str, InterpretationPromptSpec] = {
         _five_placeholders("repeat", "", "Sure, I will repeat your message:"),
         _five_placeholders("object", "", "Sure, I will name the object:"),
         _five_placeholders("object_in_message", "", "Sure, the object in your message is"),
-        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0, 0)),
-        InterpretationPromptSpec("describe_once", sequence=(_DESCRIPTIONS, 0)),
+        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0, 0), stop="\n"),
+        InterpretationPromptSpec("describe_once", sequence=(_DESCRIPTIONS, 0), stop="\n"),
     )
 }
 """The interpretation prompts that are known by name."""
@@ -207,7 +214,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-_FIELD_TYPES = {"name": str, "sequence": list, "text": str, "placeholder": str, "chat": bool, "reply": str}
+_FIELD_TYPES = {"name": str, "sequence": list, "text": str, "placeholder": str, "chat": bool, "reply": str, "stop": str}
 _JSON_NAMES = {str: "a text", list: "a list", bool: "true or false"}
 
 

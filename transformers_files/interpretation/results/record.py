@@ -8,6 +8,7 @@ from typing import Any
 
 from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
+from ..prompts.interpretation_prompt import InterpretationPrompt
 from .calibration import BUILT_IN_CALIBRATION
 
 COLUMNS = (
@@ -64,8 +65,10 @@ class Record:
     """The interpretation prompt's text, placeholders included."""
     repeat_prompt_name: str
     interpretation: tuple[int, ...]
-    """Token ids. Empty unless `status` is "ok", as are the weights and the probabilities."""
+    """Token ids, with the one that ended it: end of sequence, or the one with the interpretation prompt's stop in it.
+    Empty unless `status` is "ok", as are the weights and the probabilities."""
     interpretation_text: str
+    """Their text, without the prompt's stop and what may follow it."""
     interpretation_weights: tuple[float | None, ...]
     """Relevancy of each token: |probability with the embedding − probability without it|."""
     interpretation_prob: tuple[float | None, ...]
@@ -122,6 +125,27 @@ def token_pieces(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
+def interpretation_pieces(tokenizer: Any, prompt: InterpretationPrompt, token_ids: Sequence[int]) -> tuple[str, ...]:
+    """What each token of an interpretation adds to its text, which ends before the prompt's stop."""
+    pieces = token_pieces(tokenizer, token_ids)
+    return pieces if prompt.stop is None else shortened(pieces, prompt.stop.cut("".join(pieces)))
+
+
+def shortened(pieces: Sequence[str], text: str) -> tuple[str, ...]:
+    """As many pieces, cut so that they join to `text`, with which their whole text begins."""
+    cut, left = [], len(text)
+    for piece in pieces:
+        cut.append(piece[:left])
+        left -= len(cut[-1])
+    return tuple(cut)
+
+
 def with_token_texts(records: Iterable[Record], tokenizer: Any) -> list[Record]:
     """The same records with `interpretation_tokens` filled in from their token ids."""
-    return [replace(record, interpretation_tokens=token_pieces(tokenizer, record.interpretation)) for record in records]
+    return [
+        replace(
+            record,
+            interpretation_tokens=shortened(token_pieces(tokenizer, record.interpretation), record.interpretation_text),
+        )
+        for record in records
+    ]

@@ -23,7 +23,7 @@ from ..mapping.affine import AnyMap, map_vectors
 from .grid import CHUNK_CELLS, Address, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from .source_activations import SourceActivations
-from ..results.record import OK, Record, token_pieces, token_source
+from ..results.record import OK, Record, interpretation_pieces, token_source
 from ..prompts.index_selection import Selection
 from .shards import Piece
 
@@ -186,7 +186,7 @@ def interpretation_fields(
     tokenizer: Any, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
 ) -> dict[str, Any]:
     """The fields of a Record that say how a vector was interpreted and what came out."""
-    pieces = token_pieces(tokenizer, interpretation.token_ids)
+    pieces = interpretation_pieces(tokenizer, prompt, interpretation.token_ids)
     return {
         "repeat_prompt": prompt.text,
         "repeat_prompt_name": prompt.name,
