@@ -8,8 +8,9 @@
     python install_patch.py render DIR   write the modified files and the added ones to DIR instead
 
 A modified file is the original, a notice of the change, and the text of the file of the same path in
-`transformers_files/`. The folder `interpretation/` is added as it is. Every run is a transaction: all of it or, after
-any failure, nothing. What a killed run leaves behind, the next one repairs.
+`transformers_files/`. The folder `interpretation/` is added as it is; the documents beside it are no part of the patch.
+Every run is a transaction: all of it or, after any failure, nothing. What a killed run leaves behind, the next one
+repairs.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ COMMAND = "python install_patch.py"
 SELF_TEST = "transformers.interpretation.self_test"
 SELF_TEST_SECONDS = 900  # importing torch from a cold network drive takes minutes
 
+DOCUMENTS = ("README.md", "CHANGELOG.md")  # in transformers_files/, but no part of the patch
+
 # Paths relative to the folder that holds the package (site-packages), written with slashes as in RECORD.
 ADDED = "transformers/interpretation"
+INIT = f"{ADDED}/__init__.py"
 STATE = "transformers-llm-interpret"  # no valid module name: nobody imports it by mistake
 MANIFEST = f"{STATE}/patch.json"
 BACKUP = f"{STATE}/backup"
@@ -458,13 +462,25 @@ class Patch:
         if not source.is_dir():
             raise PatchError(f"{source} is missing: run install_patch.py out of a complete copy of its repository")
         files = sorted(place for place in source.rglob("*") if place.is_file() and "__pycache__" not in place.parts)
+        files = [place for place in files if place.relative_to(source).as_posix() not in DOCUMENTS]
         contents = {f"transformers/{place.relative_to(source).as_posix()}": place.read_bytes() for place in files}
         added = {path: content for path, content in contents.items() if path.startswith(f"{ADDED}/")}
         return cls({path: contents[path] for path in contents if path not in added}, added)
 
+    @property
+    def version(self) -> str:
+        """The version of llm-interpret."""
+        return stated_version(self.added.get(INIT))
+
     def modified(self, path: str, version: str, pristine: bytes) -> bytes:
         """The modified copy of a file of the package."""
         return pristine + NOTICE.format(version=version).encode() + self.appended[path]
+
+
+def stated_version(content: bytes | None) -> str:
+    """The `__version__` that a module states; it is read as text, because importing it may not work."""
+    stated = re.search(rb'^__version__ = "([^"]+)"', content or b"", re.MULTILINE)
+    return stated[1].decode() if stated else "without a version"
 
 
 # ---- what is installed, and what should be ---------------------------------------------------------------------------
@@ -703,9 +719,17 @@ def status(package: Package, patch: Patch) -> str:
         state = f"patched, but not as this copy would do it: `{COMMAND}` updates it"
     else:
         state = f"patched: {len(patch.appended)} files modified, {len(patch.added)} added"
+    installed = stated_version(package.site.read(INIT)) if installation.patched else None
+    which = (
+        "not installed"
+        if installed is None
+        else "installed"
+        if installed == patch.version
+        else f"installed: {installed}"
+    )
     place = package.site.folder / STATE
     backups = f"{place} (originals and journal)" if place.exists() else "none"
-    return f"{describe(package)} ({tested})\nstate: {state}\nbackups: {backups}"
+    return f"llm-interpret {patch.version}, {which}\n{describe(package)} ({tested})\nstate: {state}\nbackups: {backups}"
 
 
 def verify(package: Package, patch: Patch) -> str:

@@ -9,6 +9,8 @@ import pytest
 import transformers
 from fake_transformers import Bench, make_repository, make_site
 
+from install_patch import DOCUMENTS
+
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
 # Page and notebook are the same whatever transformers is installed: one version's browser and kernel are enough.
@@ -24,9 +26,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     installed = Path(transformers.__file__).parent
     stale = []
     for source in (TREE / "transformers_files").rglob("*"):
-        if not source.is_file() or "__pycache__" in source.parts:
-            continue
         relative = source.relative_to(TREE / "transformers_files")
+        if not source.is_file() or "__pycache__" in source.parts or relative.as_posix() in DOCUMENTS:
+            continue
         target = installed / relative
         content = target.read_bytes() if target.is_file() else b""
         added = relative.parts[0] == "interpretation"

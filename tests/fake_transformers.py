@@ -78,15 +78,17 @@ def make_wheel(folder: Path, version: str = VERSION) -> Path:
     return wheel
 
 
-def make_repository(folder: Path, name: str = "one", extra: str | None = None) -> Path:
-    """The installer beside a patch of that name; `extra` names one more added file."""
+def make_repository(folder: Path, name: str = "one", extra: str | None = None, version: str = "1.0.0") -> Path:
+    """The installer beside a patch of that name and version; `extra` names one more added file."""
     files = {
         "generation/utils.py": f"from transformers.interpretation.core import NAME\n\nPATCH = '{name}'\n",
         "models/llama/modeling_llama.py": f"PATCH = '{name}'\n",
-        "interpretation/__init__.py": "",
+        "interpretation/__init__.py": f'__version__ = "{version}"\n',
         "interpretation/core.py": f"NAME = '{name}'\n",
         "interpretation/report/page.html.j2": f"<p>{name}</p>\n",
         "interpretation/self_test.py": SELF_TEST.format(name=name),
+        "README.md": "Read me.\n",
+        "CHANGELOG.md": "What is new.\n",
         **({extra: "\n"} if extra else {}),
     }
     write_files(folder / "transformers_files", {path: text.encode() for path, text in files.items()})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import transformers.interpretation
 from fake_transformers import (
     ADDED,
     INSTALLER,
@@ -25,6 +27,8 @@ from fake_transformers import (
     refused,
     snapshot,
 )
+
+import install_patch
 
 TREE = INSTALLER.parent / "transformers_files"
 
@@ -137,6 +141,16 @@ def test_failed_self_test_brings_the_older_patch_back(bench: Bench, tmp_path: Pa
     assert snapshot(bench.site) == patched
 
 
+def test_status_names_the_versions_of_the_tree_and_of_what_is_installed(bench: Bench, tmp_path: Path) -> None:
+    assert bench.run("status").stdout.startswith("llm-interpret 1.0.0, not installed\n")
+    install(bench)
+    assert bench.run("status").stdout.startswith("llm-interpret 1.0.0, installed\n")
+    newer = Bench(bench.site, make_repository(tmp_path / "newer", version="1.1.0"))
+    assert newer.run("status").stdout.startswith("llm-interpret 1.1.0, installed: 1.0.0\n")
+    install(newer)
+    assert newer.run("status").stdout.startswith("llm-interpret 1.1.0, installed\n")
+
+
 # ---- verify and render
 
 
@@ -203,6 +217,17 @@ def test_other_untested_versions_are_left_to_the_self_test(tmp_path: Path, versi
 
 
 # ---- the file itself, and the real tree
+
+
+def test_documents_are_no_part_of_the_patch() -> None:
+    patch = install_patch.Patch.read(TREE)
+    assert set(patch.appended) == set(MODIFIED)
+    assert patch.added and all(path.startswith(f"{ADDED}/") for path in patch.added)
+
+
+def test_the_changelog_begins_with_the_version() -> None:
+    headings = re.findall(r"^## (\S+)", (TREE / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == install_patch.Patch.read(TREE).version == transformers.interpretation.__version__
 
 
 def test_installer_is_python_3_9() -> None:

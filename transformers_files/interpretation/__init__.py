@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+__version__ = "0.9.0"
+
 _HOMES = {
     "AffineMap": "mapping.affine",
     "BUILT_IN": "prompts.interpretation_prompt",
