@@ -6,8 +6,6 @@ Every list is JSON, floats are rounded to 6 decimals, and what does not exist is
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models.layer_spec import insert_layer_of, insert_layer_text
-from .record import COLUMNS, OK, Record
+from .columns import PER_TOKEN, Column
+from .record import COLUMNS, TABLE, Record, table_value
 
-FIELDS = {column: column.replace(" ", "_") for column in COLUMNS}
-_INTEGERS = ("layer_idx", "token_idx")
-_LISTS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "prompt_token_list": ("strings", (str,)),
-    "interpretation": ("token ids", (int,)),
-    "interpretation_weights": ("numbers", (int, float, type(None))),
-    "interpretation_prob": ("numbers", (int, float, type(None))),
-}
-NUMBER_LISTS = ("interpretation", "interpretation_weights", "interpretation_prob")
-_DECIMALS = 6
 _SHOWN_PROBLEMS = 20
 _LARGEST_FIELD = 2**31 - 1  # of the csv module: a C long, 32 bits on Windows
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -53,20 +41,13 @@ def csv_rows(records: Iterable[Record], *, safe: bool = False) -> str:
     `safe` guards against spreadsheets that take a cell for a formula: text that begins with = + - @, a tab or a
     carriage return gets a ' in front.
     """
-    lines = (zip(COLUMNS, table_row(record)) for record in records)
+    lines = (zip(TABLE, table_row(record)) for record in records)
     return "".join(_csv_line(_csv_cell(column, value, safe) for column, value in line) for line in lines)
 
 
 def table_row(record: Record) -> Iterator[Any]:
     """The record's values in the order of COLUMNS: numbers rounded, lists as lists, None where there is nothing."""
-    for column, name in FIELDS.items():
-        value = getattr(record, name)
-        if column in NUMBER_LISTS:
-            yield [_rounded(number) for number in value] if record.status == OK else None
-        elif column == "insert_layer":
-            yield value if isinstance(value, int) else insert_layer_text(value)
-        else:
-            yield list(value) if column in _LISTS else value
+    return (column.form.rounded(table_value(record, column)) for column in TABLE)
 
 
 class CsvTable:
@@ -97,17 +78,9 @@ class CsvTable:
             raise ResultsError(self.path, [problem]) from None
 
 
-def _rounded(number: float | None) -> float | int | None:
-    if number is None or isinstance(number, int):
-        return number
-    return round(number, _DECIMALS) if math.isfinite(number) else None
-
-
-def _csv_cell(column: str, value: Any, safe: bool) -> str:
-    if column in _LISTS:
-        return json.dumps(value, ensure_ascii=False)
-    text = "" if value is None else str(value)
-    return "'" + text if safe and text.startswith(_FORMULA_STARTS) else text
+def _csv_cell(column: Column, value: Any, safe: bool) -> str:
+    cell = column.form.cell(value)
+    return "'" + cell if safe and not column.form.is_list and cell.startswith(_FORMULA_STARTS) else cell
 
 
 def _csv_line(cells: Iterable[str]) -> str:
@@ -159,51 +132,17 @@ def _header_problems(header: Sequence[str]) -> list[str]:
 
 
 def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[str, Any]]) -> Record:
-    """The record of a row. `before`: texts and token lists of the row before, which are shared where they are equal."""
+    """The record of a row. `before`: by column the cell of the row before and its value, shared where it is equal."""
     if len(row) != len(header):
         raise ValueError(f"{len(row)} cells where the header has {len(header)}")
     cells = dict(zip(header, row))
-    values: dict[str, Any] = {}
-    for column, name in FIELDS.items():
-        cell = cells[column]
-        if column in NUMBER_LISTS:
-            values[name] = _list(column, cell)
-        elif column == "insert_layer":
-            values[name] = insert_layer_of(cell)
-        elif column in _INTEGERS:
-            values[name] = None if column == "layer_idx" and cell == "" else _integer(column, cell)
-        else:
-            if column not in before or before[column][0] != cell:
-                before[column] = (cell, _list(column, cell) if column in _LISTS else cell)
-            values[name] = before[column][1]
-    values["answer"] = values["answer"] or None
-    record = Record(**values)
-    lengths = {len(getattr(record, column)) for column in NUMBER_LISTS}
-    if len(lengths) > 1:
-        raise ValueError("interpretation, interpretation_weights and interpretation_prob differ in length")
+    for column in TABLE:
+        cell = cells[column.name]
+        if column.name not in before or before[column.name][0] != cell:
+            before[column.name] = cell, column.form.parse(column.name, cell)
+    record = Record(**{column.field: before[column.name][1] for column in TABLE})
+    per_token = [column for column in TABLE if column.form in PER_TOKEN]
+    if len({len(getattr(record, column.field)) for column in per_token}) > 1:
+        *names, last = (column.name for column in per_token)
+        raise ValueError(f"{', '.join(names)} and {last} differ in length")
     return record
-
-
-def _integer(column: str, cell: str) -> int:
-    try:
-        return int(cell)
-    except ValueError:
-        raise ValueError(f"{column} must be a whole number, found {_shown(cell)}") from None
-
-
-def _list(column: str, cell: str) -> tuple:
-    wanted, types = _LISTS[column]
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{column} is not JSON: {_shown(cell)}") from None
-    if value is None and column in NUMBER_LISTS:
-        return ()
-    good = isinstance(value, list) and all(isinstance(item, types) and not isinstance(item, bool) for item in value)
-    if not good or any(isinstance(item, float) and not math.isfinite(item) for item in value):
-        raise ValueError(f"{column} must be a list of {wanted}, found {_shown(cell)}")
-    return tuple(value)
-
-
-def _shown(cell: str) -> str:
-    return repr(cell if len(cell) <= 60 else cell[:57] + "...")

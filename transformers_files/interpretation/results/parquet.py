@@ -7,15 +7,14 @@ A Parquet file ends with an index of what it holds, so it cannot grow. Until a r
 from __future__ import annotations
 
 import io
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.layer_spec import insert_layer_of, insert_layer_text
-from .csv_table import FIELDS, NUMBER_LISTS, ResultsError
-from .record import COLUMNS, OK, Record
+from .columns import STRINGS, Column
+from .csv_table import ResultsError
+from .record import COLUMNS, TABLE, Record, table_value
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,15 +29,10 @@ def schema() -> pyarrow.Schema:
     """The columns of a record as Arrow types."""
     import pyarrow as pa
 
-    types = {
-        "prompt_token_list": pa.list_(pa.string()),
-        "layer_idx": pa.int32(),
-        "token_idx": pa.int32(),
-        "interpretation": pa.list_(pa.int32()),
-        "interpretation_weights": pa.list_(pa.float64()),
-        "interpretation_prob": pa.list_(pa.float64()),
-    }
-    return pa.schema([(column, types.get(column, pa.string())) for column in COLUMNS])
+    types = [pa.type_for_alias(column.form.arrow) for column in TABLE]
+    return pa.schema(
+        [(column.name, pa.list_(one) if column.form.is_list else one) for column, one in zip(TABLE, types)]
+    )
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -105,20 +99,9 @@ class ParquetTable:
 def _batch(records: Sequence[Record]) -> pyarrow.RecordBatch:
     import pyarrow as pa
 
-    columns = [[_value(record, column) for record in records] for column in COLUMNS]
+    columns = [[column.form.exact(table_value(record, column)) for record in records] for column in TABLE]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema())]
     return pa.RecordBatch.from_arrays(arrays, schema=schema())
-
-
-def _value(record: Record, column: str) -> Any:
-    value = getattr(record, FIELDS[column])
-    if column == "insert_layer":
-        return insert_layer_text(value)
-    if column not in NUMBER_LISTS:
-        return value
-    if record.status != OK:
-        return None
-    return [None if isinstance(number, float) and not math.isfinite(number) else number for number in value]
 
 
 def _problems(found: pyarrow.Schema) -> list[str]:
@@ -133,13 +116,22 @@ def _problems(found: pyarrow.Schema) -> list[str]:
 
 
 def _records(file: pyarrow.parquet.ParquetFile) -> Iterator[Record]:
-    before, tokens = None, ()
-    rest = [column for column in COLUMNS if column != "prompt_token_list"]
+    before: dict[str, tuple[Any, Any]] = {}
+    fields = [column.field for column in TABLE]
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
-        for row, listed in zip(batch.select(rest).to_pylist(), batch.column("prompt_token_list")):
-            if listed != before:  # every row of an example repeats it, and it may be long
-                before, tokens = listed, tuple(listed.as_py() or ())
-            values = {FIELDS[column]: value for column, value in row.items()}
-            values |= {column: tuple(values[column] or ()) for column in NUMBER_LISTS}
-            values["insert_layer"] = insert_layer_of(values["insert_layer"])
-            yield Record(prompt_token_list=tokens, **values)
+        for row in zip(*(_restored(column, batch.column(column.name), before) for column in TABLE)):
+            yield Record(**dict(zip(fields, row)))
+
+
+def _restored(column: Column, values: pyarrow.Array, before: dict[str, tuple[Any, Any]]) -> Iterator[Any]:
+    """What a record has. Lists of strings are read only where they change: every row of an example repeats a long one.
+
+    before: the last such list of the batch before.
+    """
+    if column.form is not STRINGS:
+        yield from map(column.form.restore, values.to_pylist())
+        return
+    for value in values:
+        if column.name not in before or value != before[column.name][0]:
+            before[column.name] = value, column.form.restore(value.as_py())
+        yield before[column.name][1]

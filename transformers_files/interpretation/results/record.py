@@ -10,29 +10,20 @@ from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from .calibration import BUILT_IN_CALIBRATION
-
-COLUMNS = (
-    "name",
-    "category",
-    "prompt",
-    "prompt_output",
-    "prompt_token_list",
-    "layer_idx",
-    "token_idx",
-    "current token",
-    "repeat_prompt",
-    "repeat_prompt_name",
-    "interpretation",
-    "interpretation_text",
-    "interpretation_weights",
-    "interpretation_prob",
-    "token_source",
-    "insert_layer",
-    "status",
-    "answer",
+from .columns import (
+    INSERT_LAYERS,
+    NUMBERS,
+    PER_TOKEN,
+    STRINGS,
+    TEXT,
+    TEXT_OR_NONE,
+    TOKEN_IDS,
+    WHOLE_NUMBER,
+    WHOLE_NUMBER_OR_NONE,
+    Column,
+    column,
+    columns_of,
 )
-"""The columns of the CSV, in order. A `Record` has a field of the same name for each ("current token":
-`current_token`)."""
 
 OK = "ok"
 _SEPARATOR = ", "
@@ -42,47 +33,49 @@ MINUS = " − "
 
 @dataclass(frozen=True)
 class Record:
-    """One hidden embedding, seen through one interpretation prompt."""
+    """One hidden embedding, seen through one interpretation prompt; a row of the table."""
 
-    name: str
-    """The example's name."""
-    category: str
-    prompt: str
-    """The text that the model saw; of a difference both, with a minus sign on a line of its own between them."""
-    prompt_output: str
-    """The model's own continuation of the prompt, decoded."""
-    prompt_token_list: tuple[str, ...]
-    """Raw token strings of the prompt and of its generated output; then the names of the means, "mean(2:5)"."""
-    layer_idx: int | None
-    """Which of the n_layers + 1 hidden states, or of another place the decoder layer; None for vectors that come from
-    no layer."""
-    token_idx: int
-    """Position in `prompt_token_list`; for vectors their index."""
-    current_token: str
-    """What `prompt_token_list` has at `token_idx`; of a difference also what was subtracted, and its position in the
-    other prompt: "Ġis − Ġwas[6]"."""
-    repeat_prompt: str
-    """The interpretation prompt's text, placeholders included."""
-    repeat_prompt_name: str
-    interpretation: tuple[int, ...]
-    """Token ids, with the one that ended it: end of sequence, or the one with the interpretation prompt's stop in it.
-    Empty unless `status` is "ok", as are the weights and the probabilities."""
-    interpretation_text: str
-    """Their text, without the prompt's stop and what may follow it."""
-    interpretation_weights: tuple[float | None, ...]
-    """Relevancy of each token: |probability with the embedding − probability without it|."""
-    interpretation_prob: tuple[float | None, ...]
-    """Probability of each token with the embedding."""
-    token_source: str
-    """"prompt", "output" (the model generated the token), "mean" (over tokens of the prompt), "difference" (of two
-    prompts) or "vector"; then the place, if it is not the residual stream: "prompt, mlp_output"."""
-    insert_layer: InsertLayer
-    """Decoder layer, or layers, at whose input it went in; "same": `layer_idx`."""
-    status: str = OK
-    """"ok", or what went wrong."""
-    answer: str | None = None
+    name: str = column(TEXT, "of the example: its own, or its category and number in the file: `fact_3`")
+    category: str = column(TEXT, "of the example")
+    prompt: str = column(
+        TEXT, "the text that the model saw; of a difference both, a line with a minus sign between them"
+    )
+    prompt_output: str = column(TEXT, "the model's own continuation of the prompt")
+    prompt_token_list: tuple[str, ...] = column(
+        STRINGS, "raw token strings of the prompt and of its continuation, then the names of means: `mean(2:5)`"
+    )
+    layer_idx: int | None = column(
+        WHOLE_NUMBER_OR_NONE,
+        "of the n_layers + 1 hidden states, or of the decoder layers (see `token_source`); nothing for vectors",
+    )
+    token_idx: int = column(WHOLE_NUMBER, "position in `prompt_token_list`; of vectors their index")
+    current_token: str = column(
+        TEXT,
+        "its string; of a difference also what was subtracted: `Ġis − Ġwas[6]`",
+        name="current token",
+    )
+    repeat_prompt: str = column(TEXT, "the interpretation prompt's text, placeholders included")
+    repeat_prompt_name: str = column(TEXT, "the interpretation prompt's name")
+    interpretation: tuple[int, ...] = column(
+        TOKEN_IDS, "the generated tokens, with the one that ended them: end of sequence, or the prompt's stop"
+    )
+    interpretation_text: str = column(TEXT, "their text, without the stop and what follows it")
+    interpretation_weights: tuple[float | None, ...] = column(
+        NUMBERS, "relevancy of each token: \\|probability with the embedding − probability without it\\|"
+    )
+    interpretation_prob: tuple[float | None, ...] = column(NUMBERS, "probability of each token with the embedding")
+    token_source: str = column(
+        TEXT,
+        "`prompt`, `output` (generated by the model), `mean`, `difference` or `vector`; then the hook point, if it is "
+        "not the residual stream: `prompt, mlp_output`",
+    )
+    insert_layer: InsertLayer = column(  # noqa: RUF009 (a field, immutable or not)
+        INSERT_LAYERS, "where the embedding was inserted: `1`, `1,3`, or `same`: `layer_idx`"
+    )
+    status: str = column(TEXT, "`ok`, or what went wrong: then the lists of the interpretation are null", default=OK)
+    answer: str | None = column(TEXT_OR_NONE, "of the example, if it has one", default=None)
     interpretation_tokens: tuple[str, ...] = ()
-    """What each token adds to `interpretation_text`: they join to it. Not a column of the CSV."""
+    """What each token adds to `interpretation_text`: they join to it. Not a column."""
 
     @property
     def trust(self) -> float | None:
@@ -101,6 +94,22 @@ class Record:
         if self.kind == "vector":
             return ""
         return self.token_source.partition(_SEPARATOR)[2] or RESIDUAL
+
+
+TABLE = columns_of(Record)
+COLUMNS = tuple(column.name for column in TABLE)
+"""The names of the columns, in order."""
+
+
+def table_value(record: Record, column: Column) -> Any:
+    """What a record has in a column; None where it is no interpretation."""
+    return None if column.form in PER_TOKEN and record.status != OK else getattr(record, column.field)
+
+
+def columns_as_markdown() -> str:
+    """The columns as a table for the documentation."""
+    rows = [f"| `{one.name}` | {one.form.title}{' or nothing' * one.form.optional} | {one.meaning} |" for one in TABLE]
+    return "\n".join(["| column | type | |", "|---|---|---|", *rows])
 
 
 def token_source(kind: str, place: str) -> str:
