@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from display import Display
@@ -72,10 +73,11 @@ def assist(argv: Sequence[str]) -> int:
 
         disable_progress_bar()  # those of loading, too
         with joined(arguments.device) as ranks:
-            if ranks.await_published("prepared") is None:
+            if (told := ranks.await_published("prepared")) is None:
                 return 0
+            began = datetime.fromisoformat(told["began"])
             try:
-                work.assist(batch.prepare(request_of(arguments, ranks.await_published("prepared")), ranks))
+                work.assist(batch.prepare(request_of(arguments, told["model"]), ranks, began=began))
             except (batch.Refused, ModelError, OutputError) as error:
                 ranks.fail(str(error))
                 sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
@@ -113,7 +115,7 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
         print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
         return 0
     if ranks is not None:
-        ranks.publish("prepared", arguments.model)
+        ranks.publish("prepared", {"model": arguments.model, "began": prepared.began.isoformat()})
     return carry_out(prepared, display, command)
 
 

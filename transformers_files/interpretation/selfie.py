@@ -32,6 +32,7 @@ from torch import nn
 
 from .engine.decode import Cell, InterpretationSettings, interpret_chunk
 from .models.activations import capture
+from .models.chat_template import appended_tokens
 from .prompts import interpretation_prompt as prompts
 from .runs.grid import Limits, build_prompts
 
@@ -47,14 +48,15 @@ class InterpretationPrompt:
         """The text, with "_ " for each placeholder."""
         self.insert_locations: list[int] = []
         """Positions in its tokens that are overwritten."""
+        behind = appended_tokens(tokenizer)
         for part in interpretation_prompt_sequence:
             if isinstance(part, str):
                 self.interpretation_prompt += part
                 continue
-            start = len(tokenizer.encode(self.interpretation_prompt))
+            start = len(tokenizer.encode(self.interpretation_prompt)) - behind
             self.interpretation_prompt += _PLACEHOLDER
-            self.insert_locations += range(start, len(tokenizer.encode(self.interpretation_prompt)))
-        self.interpretation_prompt_model_inputs = tokenizer(self.interpretation_prompt, return_tensors="pt")
+            self.insert_locations += range(start, len(tokenizer.encode(self.interpretation_prompt)) - behind)
+        self.interpretation_prompt_model_inputs = _encoded(tokenizer, self.interpretation_prompt)
 
     def located(self) -> prompts.InterpretationPrompt:
         """The same for the engine. Raises ValueError where no placeholder has a token."""
@@ -89,7 +91,7 @@ def interpret(
         ValueError: a layer, token or `k` that is out of range, or an interpretation prompt without placeholders.
     """
     pairs = list(tokens_to_interpret)
-    input_ids = tokenizer(original_prompt, return_tensors="pt")["input_ids"]
+    input_ids = _encoded(tokenizer, original_prompt)["input_ids"]
     layers, tokens = (sorted({pair[which] for pair in pairs}) for which in (0, 1))
     states = capture(model, input_ids, layers, tokens) if layers else torch.empty(0)
     vectors = [states[layers.index(layer), tokens.index(token)] for layer, token in pairs]
@@ -123,3 +125,12 @@ def interpret_vectors(
         if interpretation.status != "ok":
             warnings.warn(f"vector {number} has no interpretation: {interpretation.status}", stacklevel=2)
     return [tokenizer.decode(list(said.token_ids), skip_special_tokens=True) for said in interpretations]
+
+
+def _encoded(tokenizer: Any, text: str) -> Any:
+    """What the tokenizer makes of the text, `[1, sequence]` each, without an end of sequence that it appends."""
+    encoded = tokenizer(text, return_tensors="pt")
+    end = encoded["input_ids"].shape[1] - appended_tokens(tokenizer)
+    for name, values in encoded.items():
+        encoded[name] = values[:, :end]
+    return encoded

@@ -199,7 +199,7 @@ def test_without_a_chat_template_a_turn_is_an_instruction(tokenizers):
 
 def test_a_template_that_loses_placeholders_is_an_error():
     tokenizer = byte_level(chat_template="{% for message in messages %}{{ message['content'][:5] }}{% endfor %}")
-    with pytest.raises(ValueError, match=r"makes 0 of 1 placeholders"):
+    with pytest.raises(ValueError, match=r"changes the text 'the dog _'; write the prompt without chat"):
         InterpretationPromptSpec("mine", sequence=("the dog", 0), chat=True).build(tokenizer)
 
 

@@ -14,10 +14,17 @@ import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..models.chat_template import encode_prompt, has_chat_template, user_turn, wants_special_tokens
+from ..models.chat_template import (
+    ChatTemplateError,
+    encode_prompt,
+    has_chat_template,
+    user_turn,
+    wants_special_tokens,
+)
 from .placeholders import MARKS, locate
 from .stop import Stop
 
@@ -113,13 +120,16 @@ class InterpretationPromptSpec:
             if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
                 raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
 
-    def build(self, tokenizer: Any) -> InterpretationPrompt:
+    def build(self, tokenizer: Any, *, now: datetime | None = None) -> InterpretationPrompt:
         """Tokenize the prompt and find its placeholders.
 
+        now: see `user_turn`.
+
         Raises:
-            ValueError: the placeholders cannot be told apart from their neighbours, or the chat template drops some.
+            ValueError: the placeholders cannot be told apart from their neighbours, or the chat template fails or
+                changes the text.
         """
-        pieces = self._in_chat(tokenizer) if self.chat else self._pieces
+        pieces = self._in_chat(tokenizer, now) if self.chat else self._pieces
         special = wants_special_tokens(tokenizer, pieces[0], templated=self.chat and has_chat_template(tokenizer))
         marks = (self.placeholder, *MARKS) if self.text else MARKS
         located = locate(tokenizer, pieces, marks, add_special_tokens=special)
@@ -132,9 +142,13 @@ class InterpretationPromptSpec:
         stop = Stop(self.stop, tokenizer) if self.stop else None
         return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces), stop)
 
-    def _in_chat(self, tokenizer: Any) -> list[str]:
+    def _in_chat(self, tokenizer: Any, now: datetime | None) -> list[str]:
         """The pieces as a user's turn, followed by the beginning of the reply."""
-        turn = user_turn(tokenizer, _STAND_IN.join(self._pieces))
+        try:
+            turn = user_turn(tokenizer, _STAND_IN.join(self._pieces), now=now)
+        except ChatTemplateError as error:
+            told = str(error).replace(repr(_STAND_IN)[1:-1], MARKS[0])
+            raise self._error(f"{told}; write the prompt without chat") from None
         gap = " " if self.reply and not turn[-1:].isspace() else ""
         pieces = (turn + gap + self.reply).split(_STAND_IN)
         if len(pieces) != len(self._pieces):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..models.chat_template import appended_tokens
+
 MARKS = ("_", "x", "X", "?", "*", "0")
 """What can stand for a placeholder, in the order of trying."""
 
@@ -28,7 +30,8 @@ def locate(
     for mark in dict.fromkeys(marks):
         located = search(tokenizer, pieces, mark, add_special_tokens)
         if located is not None:
-            return *located, mark
+            ids, locations = located
+            return ids[: len(ids) - appended_tokens(tokenizer)] if add_special_tokens else ids, locations, mark
     return None
 
 

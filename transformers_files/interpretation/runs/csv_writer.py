@@ -88,17 +88,23 @@ def check_output(path: Path) -> None:
         raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
 
 
+def find_begun(path: Path) -> Manifest | None:
+    """Of the run that has begun this output; None where there is none. Raises OutputError."""
+    manifest = read_manifest(path)
+    has_rows = path.exists() and path.stat().st_size
+    return manifest if has_rows or (is_parquet(path) and shards_folder(path).is_dir()) else None
+
+
 def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Found:
     """How far a run with these settings has come. Writes nothing.
 
     Raises OutputError if something lies there that this run must not touch.
     """
     check_output(path)
-    manifest = read_manifest(path)
-    size = path.stat().st_size if path.exists() else 0
-    begun = size or (is_parquet(path) and shards_folder(path).is_dir())
-    if manifest is None or overwrite or not begun:
+    manifest = None if overwrite else find_begun(path)
+    if manifest is None:
         return Found()
+    size = path.stat().st_size if path.exists() else 0
     differences = manifest.differences(settings)
     if differences:
         raise OutputError(f"{path} was begun with other settings ({'; '.join(differences)}); {_ANEW}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -19,9 +20,10 @@ from torch import nn
 
 from ..engine.decode import InterpretationSettings
 from ..prompts.examples import Example
+from ..models.chat_template import ChatTemplateError, read_prompt
 from ..models.families import RESIDUAL, decoder, decoder_layers
 from ..models.layer_spec import SAME
-from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, encode_prompt, user_turn
+from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..results.record import MINUS
 from ..prompts.index_selection import Selection
 
@@ -187,14 +189,17 @@ def make_plan(
     place: str = RESIDUAL,
     source_tokenizer: Any = None,
     source_limits: Limits | None = None,
+    now: datetime | None = None,
 ) -> Plan:
     """Check everything against the model's limits and its tokenizer, and plan the work.
 
     `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
     Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
     source_tokenizer, source_limits: of the model that reads the examples, where it is another one.
+    now: the time that chat templates are told; None: the present, one for all.
     Raises PlanError with all problems.
     """
+    now = datetime.now() if now is None else now
     source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
     source_limits = limits if source_limits is None else source_limits
     problems: list[str] = []
@@ -210,9 +215,9 @@ def make_plan(
             f"insert layer {SAME}: hidden state {chosen[-1]} comes after the last decoder layer, so it is no layer's "
             f'input; choose among layers ":{limits.n_layers}"'
         )
-    built = _build(tokenizer, prompts, limits, settings, problems)
+    built = _build(tokenizer, prompts, limits, settings, problems, now)
     sources = tuple(
-        _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems)
+        _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems, now)
         for example in examples
     )
     if problems:
@@ -230,7 +235,7 @@ def build_prompts(
     problems: list[str] = []
     if settings.insert_layer == SAME:
         problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
-    built = _build(tokenizer, prompts, limits, settings, problems)
+    built = _build(tokenizer, prompts, limits, settings, problems, datetime.now())
     if problems:
         raise PlanError(problems)
     return built
@@ -242,6 +247,7 @@ def _build(
     limits: Limits,
     settings: InterpretationSettings,
     problems: list[str],
+    now: datetime,
 ) -> tuple[InterpretationPrompt, ...]:
     layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
     for layer in layers:
@@ -250,7 +256,7 @@ def _build(
     built: list[InterpretationPrompt] = []
     for prompt in prompts:
         try:
-            prompt = prompt if isinstance(prompt, InterpretationPrompt) else prompt.build(tokenizer)
+            prompt = prompt if isinstance(prompt, InterpretationPrompt) else prompt.build(tokenizer, now=now)
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -269,15 +275,27 @@ def _build(
 
 
 def _source(
-    tokenizer: Any, example: Example, tokens: Selection, new_tokens: int, limits: Limits, problems: list[str]
+    tokenizer: Any,
+    example: Example,
+    tokens: Selection,
+    new_tokens: int,
+    limits: Limits,
+    problems: list[str],
+    now: datetime,
 ) -> Source:
-    text, ids = _as_read(tokenizer, example.prompt, example.raw)
+    try:
+        text, ids = read_prompt(tokenizer, example.prompt, raw=example.raw, now=now)
+        if example.minus is not None:
+            other_text, other_ids = read_prompt(tokenizer, example.minus, raw=example.raw, now=now)
+    except ChatTemplateError as error:
+        problem = f"{error}; raw prompts go without it"
+        problems += [problem] if problem not in problems else []
+        return Source(example, "", (), ())
     problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
     try:
         if example.minus is None:
             chosen = range(len(ids) + new_tokens) if tokens.is_all else tokens.positions(len(ids))
             return Source(example, text, ids, chosen)
-        other_text, other_ids = _as_read(tokenizer, example.minus, example.raw)
         problems += [f'{example.name}: "minus" {problem}' for problem in limits.problems(other_ids, 0)]
         pairs = tokens.pairs(len(ids), len(other_ids))
         minus = Subtrahend(other_ids, tuple(pairs.values()))
@@ -285,8 +303,3 @@ def _source(
     except ValueError as error:
         problems.append(f"{example.name}: tokens: {error}")
     return Source(example, text, ids, ())
-
-
-def _as_read(tokenizer: Any, prompt: str, raw: bool) -> tuple[str, tuple[int, ...]]:
-    """The text that the model sees, and its token ids."""
-    return prompt if raw else user_turn(tokenizer, prompt), tuple(encode_prompt(tokenizer, prompt, raw=raw))

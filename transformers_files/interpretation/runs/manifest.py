@@ -5,12 +5,13 @@
       "settings": {"layers": "all", "model": "f3a9…", "examples": "77b2…", "versions": {"torch": "2.13.0", …}, …},
       "about": {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "threads": 2, …},
       "plan": {"batch_size": 64, "chunk_cells": 256},
+      "began": "2026-11-24T09:30:00",
       "complete": {"chunks": 2, "rows": 510, "failed": 0, "bytes": 123456, "crc32": 305419896}    (once the run is)
     }
 
 A run goes on only under equal settings. What else is told about it may differ: names of the same files, and the
 machine, which can change the last digits. The plan is what was resolved when the run began; a resumed run takes it from
-here.
+here, and so it does the time, by which chat templates write the date: all prompts of a run are of one day.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,8 @@ class Manifest:
     about: Mapping[str, Any]
     plan: Mapping[str, int]
     complete: Position | None = None
+    began: str | None = None
+    """Local time in ISO 8601."""
 
     @property
     def key(self) -> str:
@@ -111,6 +115,7 @@ def read_manifest(output: Path) -> Manifest | None:
             about=dict(content["about"]),
             plan=plan,
             complete=None if complete is None else Position.from_json(complete),
+            began=None if content.get("began") is None else datetime.fromisoformat(content["began"]).isoformat(),
         )
     except FileNotFoundError:
         return None

@@ -14,6 +14,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from ..models.layer_spec import InsertLayer
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from .manifest import OutputError, package_fingerprint
 from ..mapping.checkpoint import MapsFile, check_spaces
-from .csv_writer import Found, check_output, inspect_output, is_parquet
+from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
 from ..models.device_map import Placement
-from .grid import CHUNK_CELLS, Limits, Plan, make_plan
+from .grid import CHUNK_CELLS, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
 from .coordination import Ranks
 from ..prompts.index_selection import ALL, Selection
@@ -162,6 +163,8 @@ class Prepared:
     """The settings that a resumed run must share; see `manifest`."""
     found: Found
     """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
+    began: datetime
+    """When the run did; chat templates that write the date write this one."""
     ranks: Ranks | None = None
     """The processes that share the work; None: this one does it alone."""
 
@@ -191,10 +194,13 @@ class Prepared:
         return lines
 
 
-def prepare(request: Request, ranks: Ranks | None = None, *, checked: Checked | None = None) -> Prepared:
+def prepare(
+    request: Request, ranks: Ranks | None = None, *, checked: Checked | None = None, began: datetime | None = None
+) -> Prepared:
     """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing.
 
     checked: what `check` found for the same request, whatever its model; examples from a pipe can be read only once.
+    began: when the run did, as rank 0 says. None: as the output's manifest says, or now.
     """
     checked = check(request) if checked is None else checked
     problems: list[str] = []
@@ -212,6 +218,7 @@ def prepare(request: Request, ranks: Ranks | None = None, *, checked: Checked | 
         dtype = resolve_dtype(request.dtype, device)
         source_limits = Limits.of(reader.skeleton)
         check_spaces(checked.maps, n_layers=source_limits.n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
+        began = _begun(request) or datetime.now() if began is None else began
         plan = make_plan(
             outline.tokenizer,
             checked.examples.examples,
@@ -225,6 +232,7 @@ def prepare(request: Request, ranks: Ranks | None = None, *, checked: Checked | 
             place=request.place,
             source_tokenizer=reader.tokenizer,
             source_limits=source_limits,
+            now=began,
         )
         if checked.maps is not None:
             checked.maps.check_layers(plan.layers)
@@ -237,7 +245,7 @@ def prepare(request: Request, ranks: Ranks | None = None, *, checked: Checked | 
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
         how = checked.settings, checked.placement, checked.maps
-        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, ranks)
+        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
     raise Refused(problems)
 
 
@@ -249,6 +257,12 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
         problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
 
 
+def _begun(request: Request) -> datetime | None:
+    """When the run that this request goes on with began. Raises OutputError."""
+    manifest = None if request.overwrite else find_begun(request.output)
+    return None if manifest is None or manifest.began is None else datetime.fromisoformat(manifest.began)
+
+
 def _identity(
     request: Request, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
 ) -> dict[str, Any]:
@@ -256,6 +270,7 @@ def _identity(
         "model": outline.fingerprint,
         "source model": source and source.fingerprint,
         "examples": checked.examples.digest,
+        "examples as the model reads them": _sources_digest(plan.sources),
         "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
         "layers": checked.layers.text,
         "tokens": checked.tokens.text,
@@ -292,6 +307,14 @@ def about(prepared: Prepared) -> dict[str, Any]:
 def _where(prepared: Prepared) -> str:
     device_map = prepared.request.device_map
     return prepared.device if device_map is None else f"device map {device_map}"
+
+
+def _sources_digest(sources: Sequence[Source]) -> str:
+    """Of texts and token ids: a chat template may write the same example in another way on another day."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(repr((source.text, source.input_ids, source.minus and source.minus.input_ids)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _digest(data: bytes) -> str:

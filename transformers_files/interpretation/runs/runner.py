@@ -40,7 +40,7 @@ def run(prepared: Prepared) -> Iterator[Progress]:
     if manifest is None:
         batch_size = request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
         resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
-        manifest = Manifest(prepared.identity, about(prepared), resolved)
+        manifest = Manifest(prepared.identity, about(prepared), resolved, began=prepared.began.isoformat())
     job = _job(prepared, models, manifest)
     encode = _encoder(request)
     with open_output(request.output, manifest, found) as output:
