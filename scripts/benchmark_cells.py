@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec

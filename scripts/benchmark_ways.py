@@ -19,7 +19,9 @@ import transformers
 from embedded_model import ensure_embedded_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from transformers.interpretation.engine.cell import Cell
+from transformers.interpretation.engine.decode import interpret_chunk, resolve_batch_size
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
 

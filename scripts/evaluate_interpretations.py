@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Check, load, measure, tell."""
-    from transformers.interpretation.engine.decode import InterpretationSettings
+    from transformers.interpretation.engine.settings import InterpretationSettings
     from transformers.interpretation.mapping.checkpoint import MapsFile
     from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
     from transformers.interpretation.models.loading import ModelError

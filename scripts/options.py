@@ -73,6 +73,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="weight of the embedding (default: %(default)s); 1,0.5,0.5: of each placeholder",
     )
     add(
+        "--guidance",
+        type=float,
+        default=argparse.SUPPRESS,
+        metavar="X",
+        help="weigh each token by what the same text is worth without the embedding (default: 1; 0: raw argmax)",
+    )
+    add(
+        "--plausibility",
+        type=float,
+        default=argparse.SUPPRESS,
+        metavar="X",
+        help="with guidance, leave out tokens less probable than so many times the best (default: 0.1)",
+    )
+    add(
         "--source-model",
         metavar="NAME|FOLDER",
         help="explain this model's embeddings: it reads the prompts, --model interprets (default: the same)",

@@ -15,7 +15,7 @@ from transformers.interpretation import InterpretationPrompt, InterpretationProm
 TOKENIZER = tiny_tokenizer()
 SPEC = InterpretationPromptSpec("short", text="ab: _ _ is")
 OTHER = InterpretationPromptSpec("other", text="_ means")
-OPTIONS = {"max_new_tokens": 4, "batch_size": 5}
+OPTIONS = {"max_new_tokens": 4, "batch_size": 5, "guidance": 0}
 
 
 @pytest.fixture(scope="module")

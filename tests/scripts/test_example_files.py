@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk
+from transformers.interpretation.engine.cell import Cell
+from transformers.interpretation.engine.decode import interpret_chunk
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import read_examples
 from transformers.interpretation.prompts.interpretation_prompt import encode_prompt, find_spec

@@ -8,7 +8,7 @@ import pytest
 from tiny_folder import write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.engine.decode import Interpretation
+from transformers.interpretation.engine.cell import Interpretation
 from transformers.interpretation.measures import Candidate, Fact, Said, Search, search
 from transformers.interpretation.prompts.interpretation_prompt import find_spec
 from transformers.interpretation.runs.source_activations import continue_greedily

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .engine.decode import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from .engine.cell import Cell
+from .engine.decode import interpret_chunk, resolve_batch_size
 from .engine.norm_search import choose_strengths
+from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
 from .models.families import RESIDUAL
@@ -44,11 +46,13 @@ def interpret(
     tokens: Indices = None,
     place: str = RESIDUAL,
     minus: str | None = None,
-    interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
+    interpretation_prompt: Prompt | Sequence[Prompt] = DEFAULT_PROMPT,
     raw: bool = False,
-    insert_layer: InsertLayer | Sequence[int] = 1,
-    replacing_mode: str = "normalized",
-    overlay_strength: float | Sequence[float] = 1.0,
+    insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
+    replacing_mode: str = DEFAULTS.replacing_mode,
+    overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
+    guidance: float = DEFAULTS.guidance,
+    plausibility: float = DEFAULTS.plausibility,
     max_new_tokens: int = 30,
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
@@ -78,6 +82,8 @@ def interpret(
         replacing_mode: "normalized" (strength 1 overwrites), "addition", "norm_matched" or "norm_matched_addition"; see
             `replacing`.
         overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.
+        guidance: γ ≥ 0; how much each token is weighed by what the same text is worth without the embedding. 0: raw
+            argmax. See `engine.settings.InterpretationSettings`, also for `plausibility`.
         max_new_tokens: the longest interpretation.
         prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
         batch_size: how many are interpreted at once. None: as many as memory suggests.
@@ -92,7 +98,9 @@ def interpret(
     Raises:
         ValueError: arguments that are out of range, unknown, or do not fit the model.
     """
-    settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
+    settings = InterpretationSettings(
+        insert_layer, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+    )
     job = plan_job(
         model,
         tokenizer,
@@ -118,10 +126,12 @@ def interpret_vectors(
     *,
     names: Sequence[str] | None = None,
     strength: float | str = 1.0,
-    interpretation_prompt: Prompt | Sequence[Prompt] = "describe",
-    insert_layer: InsertLayer | Sequence[int] = 1,
-    replacing_mode: str = "normalized",
-    overlay_strength: float | Sequence[float] = 1.0,
+    interpretation_prompt: Prompt | Sequence[Prompt] = DEFAULT_PROMPT,
+    insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
+    replacing_mode: str = DEFAULTS.replacing_mode,
+    overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
+    guidance: float = DEFAULTS.guidance,
+    plausibility: float = DEFAULTS.plausibility,
     max_new_tokens: int = 30,
     batch_size: int | None = None,
     mapping: AnyMap = None,
@@ -143,7 +153,9 @@ def interpret_vectors(
     Raises:
         ValueError: as for `interpret`; vectors of another shape.
     """
-    settings = InterpretationSettings(insert_layer, replacing_mode, overlay_strength, max_new_tokens)
+    settings = InterpretationSettings(
+        insert_layer, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+    )
     check_evaluation_mode(model)
     rows = _rows(model, vectors, mapping)
     names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]

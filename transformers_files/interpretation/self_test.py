@@ -191,7 +191,9 @@ def check_steering(model: nn.Module) -> None:
 
 def check_engine(model: nn.Module) -> None:
     """Interpretations of several vectors at once: tokens, probabilities and relevancy, each from whole plain passes."""
-    from .engine.decode import Cell, InterpretationSettings, interpret_chunk
+    from .engine.cell import Cell
+    from .engine.decode import interpret_chunk
+    from .engine.settings import InterpretationSettings
     from .prompts.interpretation_prompt import InterpretationPrompt
 
     vectors = [_vector(model, seed) for seed in range(18, 22)]

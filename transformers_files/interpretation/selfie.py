@@ -30,7 +30,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .engine.decode import Cell, InterpretationSettings, interpret_chunk
+from .engine.cell import Cell
+from .engine.decode import interpret_chunk
+from .engine.settings import InterpretationSettings
 from .models.activations import capture
 from .models.chat_template import appended_tokens
 from .prompts import interpretation_prompt as prompts

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .engine.decode import InterpretationSettings
+from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap
 from .prompts.examples import Example
@@ -29,9 +29,11 @@ def sweep_layers(
     layers: str = "all",
     insert_layers: str = "all",
     tokens: str = "last",
-    interpretation_prompt: str | InterpretationPrompt | InterpretationPromptSpec = "describe",
-    replacing_mode: str = "normalized",
-    overlay_strength: float = 1.0,
+    interpretation_prompt: str | InterpretationPrompt | InterpretationPromptSpec = DEFAULT_PROMPT,
+    replacing_mode: str = DEFAULTS.replacing_mode,
+    overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
+    guidance: float = DEFAULTS.guidance,
+    plausibility: float = DEFAULTS.plausibility,
     max_new_tokens: int = 8,
     batch_size: int | None = None,
     source_model: nn.Module | None = None,
@@ -67,7 +69,7 @@ def sweep_layers(
             tokenizer,
             examples,
             [prompt],
-            InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens),
+            InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility),
             layers=Selection.of(layers),
             tokens=Selection.of(tokens),
             prompt_output_tokens=0,

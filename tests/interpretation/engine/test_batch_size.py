@@ -17,7 +17,9 @@ from transformers.interpretation.engine.batch_size import (
     in_batches,
     is_out_of_memory,
 )
-from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk, resolve_batch_size
+from transformers.interpretation.engine.cell import Cell
+from transformers.interpretation.engine.decode import interpret_chunk, resolve_batch_size
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
 
 PROMPT = InterpretationPrompt("test", (1, 9, 30, 31, 12), (2,), "")

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
-from transformers.interpretation.engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from transformers.interpretation.engine.cell import Cell, Interpretation
+from transformers.interpretation.engine.decode import interpret_chunk
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.families import UnsupportedModelError
 from transformers.interpretation.models.kv_cache import empty_cache
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt

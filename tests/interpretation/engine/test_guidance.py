@@ -10,7 +10,9 @@ from reference import rewritten
 from tiny_models import available_families, tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPrompt, InterpretationPromptSpec
-from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk
+from transformers.interpretation.engine.cell import Cell
+from transformers.interpretation.engine.decode import interpret_chunk
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.forward import guided_tokens
 
 PROMPT = InterpretationPrompt("p", (5, 17, 99, 23, 64, 31), (2, 4), "p")

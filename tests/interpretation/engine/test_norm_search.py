@@ -8,8 +8,8 @@ from reference import reference_pass
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPromptSpec, interpret_vectors
-from transformers.interpretation.engine.decode import InterpretationSettings
 from transformers.interpretation.engine.norm_search import NORMS, choose_strengths
+from transformers.interpretation.engine.settings import InterpretationSettings
 
 TOKENIZER = tiny_tokenizer()
 SPEC = InterpretationPromptSpec("short", text="ab: _ _ is")

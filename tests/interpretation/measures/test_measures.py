@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_models import available_families, tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.engine.decode import Interpretation, InterpretationSettings
+from transformers.interpretation.engine.cell import Interpretation
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.mapping.affine import MappingError
 from transformers.interpretation.measures import (
     Entity,

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 from report_records import grid_records
-from transformers.interpretation.engine.decode import Interpretation
+from transformers.interpretation.engine.cell import Interpretation
 from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.measures import (
     Fact,

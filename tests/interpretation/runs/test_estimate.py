@@ -17,7 +17,7 @@ from transformers.interpretation import Interpretations
 from transformers.interpretation.engine.kernels import linear
 from transformers.interpretation.runs import source_activations as reading
 from transformers.interpretation.models.flops import Rate
-from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.runs.estimate import estimate_plan
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import Limits, Plan, Source, make_plan

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import (
     LARGE_PLAN,

@@ -8,7 +8,7 @@ from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.engine import decode as engine
 from transformers.interpretation.runs import source_activations as reading
-from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.engine.batch_size import OutOfMemoryWarning
 from transformers.interpretation.runs.grid import Limits, make_plan

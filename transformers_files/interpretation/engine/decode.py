@@ -33,7 +33,6 @@ What was left out, judged by measured costs of token passes on a CPU with 64 to 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,86 +51,21 @@ from ..models.forward import (
     probabilities_of,
 )
 from ..models.kv_cache import check_window, empty_cache, repeat_rows
-from ..models.layer_spec import SAME, InsertLayer, insert_layer_of
+from ..models.layer_spec import SAME
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import END_OF_SEQUENCE, LENGTH, Stop
 from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
 from ..surgery.modes import REPLACING_MODES, has_norm
 from .batch_size import give_back_freed_memory, in_batches, rows_that_fit
+from .cell import Cell, Interpretation
 from .kernels.attention import one_query_attention
 from .kernels.kv_buffers import GrowingBuffers
 from .kernels.linear import one_dnn_linear
 from .kernels.overrides import FunctionOverrides
+from .settings import InterpretationSettings
 
 _STEPS_PER_CLEANING = 8
 """Half a percent of the time."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One thing to interpret."""
-
-    vector: torch.Tensor
-    """The hidden embedding, `[hidden]`, on any device and of any floating dtype."""
-    prompt: InterpretationPrompt
-    """Its placeholders are overwritten with the vector."""
-    insert_layer: InsertLayer | None = None
-    """At the input of which decoder layer; None: the settings'."""
-
-
-@dataclass(frozen=True)
-class InterpretationSettings:
-    """How to interpret; the same for every cell of a run."""
-
-    insert_layer: InsertLayer = 1
-    """The decoder layer at whose input the vector is inserted; several: at each of them; "same": each cell's own."""
-    replacing_mode: str = "normalized"
-    """How: one of `modes.REPLACING_MODES`."""
-    overlay_strength: float | tuple[float, ...] = 1.0
-    """Weight of the vector; several: one per placeholder of the interpretation prompt."""
-    max_new_tokens: int = 30
-    """An interpretation ends here at the latest; else with its first end-of-sequence token, or as its prompt says."""
-    guidance: float = 0.0
-    """γ ≥ 0: each token is the best by log p + γ · (log p − log q) among the plausible ones, p with the vector inserted
-    and q after the same text and the untouched prompt. 0: raw argmax. Known as contrastive decoding (Li and others
-    2022, arXiv:2210.15097), context-aware decoding (Shi and others 2023, 2305.14739) and classifier-free guidance for
-    language models (Sanchez and others 2023, 2306.17806)."""
-    plausibility: float = 0.1
-    """With guidance, tokens with p below so many times the largest are left out (the bound of contrastive decoding):
-    what is improbable with and without the vector may have any ratio."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
-        if self.replacing_mode not in tuple(REPLACING_MODES):
-            raise ValueError(f"replacing_mode is {self.replacing_mode!r}: use one of {', '.join(REPLACING_MODES)}")
-        given = self.overlay_strength
-        given = given.tolist() if isinstance(given, torch.Tensor) else given
-        object.__setattr__(self, "overlay_strength", tuple(given) if isinstance(given, Sequence) else given)
-        for strength in given if isinstance(given, Sequence) else [given]:
-            if problem := REPLACING_MODES[self.replacing_mode].strength_problem(strength):
-                raise ValueError(f"overlay_strength is {strength}: {problem}")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}: at least one token is needed")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance is {self.guidance}: it must be finite and not less than 0 (0: raw argmax)")
-        if not 0 <= self.plausibility <= 1:
-            raise ValueError(f"plausibility is {self.plausibility}: it must be in [0, 1]")
-
-
-@dataclass(frozen=True)
-class Interpretation:
-    """What the model says about one vector. Three lists of one length, all empty unless `status` is "ok"."""
-
-    token_ids: tuple[int, ...]
-    """The continuation, with the token that ended it: end of sequence, or the one with the prompt's stop in it."""
-    probabilities: tuple[float, ...]
-    """Probability of each token under surgery."""
-    relevancy: tuple[float, ...]
-    """How much the surgery changed each token's probability: |with − without|."""
-    status: str = "ok"
-    """`"ok"`, or what went wrong with this cell alone."""
-    ended_by: str = LENGTH
-    """`"length"`, `"end of sequence"`, or of prompts with a stop `"stop"` or `"loop"`; see `prompts.stop`."""
 
 
 @dataclass

@@ -32,7 +32,9 @@ from ..models.families import decoder_layers
 from ..models.forward import next_logits
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.modes import REPLACING_MODES
-from .decode import Cell, InterpretationSettings, read_shared_part, read_under_surgery
+from .cell import Cell
+from .decode import read_shared_part, read_under_surgery
+from .settings import InterpretationSettings
 
 NORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """To try, in units of the median norm of the interpretation prompt's own hidden states at the insert layer. The median,

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.decode import Cell, InterpretationSettings, read_shared_part, read_under_surgery
+from ..engine.cell import Cell
+from ..engine.decode import read_shared_part, read_under_surgery
+from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AnyMap, map_vectors
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device, next_logits

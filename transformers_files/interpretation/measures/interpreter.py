@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk
+from ..engine.cell import Cell, Interpretation
+from ..engine.decode import interpret_chunk
+from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AnyMap, map_vectors
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt

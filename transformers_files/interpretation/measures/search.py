@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.decode import InterpretationSettings
+from ..engine.settings import InterpretationSettings
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ..models.flops import ModelSize, Rate, Work
-from ..engine.decode import InterpretationSettings
+from ..engine.settings import InterpretationSettings
 from .grid import Plan, Source
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from .source_activations import layers_at_once

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.decode import InterpretationSettings
+from ..engine.settings import InterpretationSettings
 from ..prompts.examples import Example
 from ..models.chat_template import ChatTemplateError, read_prompt
 from ..models.families import RESIDUAL, decoder, decoder_layers

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.decode import Cell, Interpretation, InterpretationSettings, interpret_chunk, resolve_batch_size
+from ..engine.cell import Cell, Interpretation
+from ..engine.settings import InterpretationSettings
+from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..prompts.examples import Example
 from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 
-from ..engine.decode import InterpretationSettings
+from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from ..prompts.examples import ExamplesFile
 from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.layer_spec import InsertLayer
@@ -56,11 +56,13 @@ class Request:
     """None: all, or those that the mapping has."""
     tokens: str = "all"
     place: str = RESIDUAL
-    interpretation_prompts: tuple[str, ...] = ("describe",)
+    interpretation_prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
     """Built-in names or JSON files."""
-    insert_layer: InsertLayer = 1
-    replacing_mode: str = "normalized"
-    overlay_strength: float | tuple[float, ...] = 1.0
+    insert_layer: InsertLayer = DEFAULTS.insert_layer
+    replacing_mode: str = DEFAULTS.replacing_mode
+    overlay_strength: float | tuple[float, ...] = DEFAULTS.overlay_strength
+    guidance: float = DEFAULTS.guidance
+    plausibility: float = DEFAULTS.plausibility
     mapping: Path | None = None
     """Maps by source layer, as `translator.save_maps` writes them; None: embeddings are inserted as they are."""
     source_model: str | None = None
@@ -125,7 +127,12 @@ def check(request: Request) -> Checked:
         check_hook_point(request.place)
     with _collected(problems):
         settings = InterpretationSettings(
-            request.insert_layer, request.replacing_mode, request.overlay_strength, request.max_new_tokens
+            request.insert_layer,
+            request.replacing_mode,
+            request.overlay_strength,
+            request.max_new_tokens,
+            request.guidance,
+            request.plausibility,
         )
     if request.batch_size is not None and request.batch_size < 1:
         problems.append(f"batch_size is {request.batch_size}: it must be at least 1")

@@ -1,0 +1,56 @@
+"""How vectors are interpreted: where they are inserted, and how the text that follows is decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..models.layer_spec import InsertLayer, insert_layer_of
+from ..surgery.modes import REPLACING_MODES
+
+
+@dataclass(frozen=True)
+class InterpretationSettings:
+    """How to interpret; the same for every cell of a run."""
+
+    insert_layer: InsertLayer = 1
+    """The decoder layer at whose input the vector is inserted; several: at each of them; "same": each cell's own."""
+    replacing_mode: str = "normalized"
+    """How: one of `modes.REPLACING_MODES`."""
+    overlay_strength: float | tuple[float, ...] = 1.0
+    """Weight of the vector; several: one per placeholder of the interpretation prompt."""
+    max_new_tokens: int = 30
+    """An interpretation ends here at the latest; else with its first end-of-sequence token, or as its prompt says."""
+    guidance: float = 0.0
+    """γ ≥ 0: each token is the best by log p + γ · (log p − log q) among the plausible ones, p with the vector inserted
+    and q after the same text and the untouched prompt. 0: raw argmax. Known as contrastive decoding (Li and others
+    2022, arXiv:2210.15097), context-aware decoding (Shi and others 2023, 2305.14739) and classifier-free guidance for
+    language models (Sanchez and others 2023, 2306.17806)."""
+    plausibility: float = 0.1
+    """With guidance, tokens with p below so many times the largest are left out (the bound of contrastive decoding):
+    what is improbable with and without the vector may have any ratio."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
+        if self.replacing_mode not in tuple(REPLACING_MODES):
+            raise ValueError(f"replacing_mode is {self.replacing_mode!r}: use one of {', '.join(REPLACING_MODES)}")
+        given = self.overlay_strength
+        given = given.tolist() if hasattr(given, "tolist") else given
+        object.__setattr__(self, "overlay_strength", tuple(given) if isinstance(given, Sequence) else given)
+        for strength in given if isinstance(given, Sequence) else [given]:
+            if problem := REPLACING_MODES[self.replacing_mode].strength_problem(strength):
+                raise ValueError(f"overlay_strength is {strength}: {problem}")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}: at least one token is needed")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance is {self.guidance}: it must be finite and not less than 0 (0: raw argmax)")
+        if not 0 <= self.plausibility <= 1:
+            raise ValueError(f"plausibility is {self.plausibility}: it must be in [0, 1]")
+
+
+DEFAULTS = InterpretationSettings(guidance=1.0)
+"""How `interpret`, the programs and the notebook interpret unless asked otherwise, chosen by measurement (scripts/README.md).
+`InterpretationSettings()` itself is the plain definition: raw argmax."""
+DEFAULT_PROMPT = "describe"
+"""The built-in interpretation prompt that goes with them."""
