@@ -1,4 +1,4 @@
-"""Make the pictures of the README: python tests/pictures.py runs/demo/interpretations.csv EXAMPLE FOLDER"""
+"""Make the pictures of the documents: python tests/pictures.py runs/demo/interpretations.csv EXAMPLE FOLDER"""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """Mode → "equal" or "refused: why", written where the README's table is made from."""
+    """Mode → "equal" or "refused: why", written where the design's table is made from."""
     found: dict[str, str] = {}
     yield found
     OUTCOMES.parent.mkdir(parents=True, exist_ok=True)
