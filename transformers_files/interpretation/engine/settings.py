@@ -50,7 +50,7 @@ class InterpretationSettings:
 
 
 DEFAULTS = InterpretationSettings(guidance=1.0)
-"""How `interpret`, the programs and the notebook interpret unless asked otherwise, chosen by measurement (scripts/README.md).
+"""How `interpret`, the programs and the notebook interpret unless asked otherwise: by measurement (scripts/README.md).
 `InterpretationSettings()` itself is the plain definition: raw argmax."""
 DEFAULT_PROMPT = "describe"
 """The built-in interpretation prompt that goes with them."""
