@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ..models.activations import capture
 from ..models.families import decoder_layers
 from ..models.forward import next_logits
+from ..models.thread_hooks import input_hook
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.modes import REPLACING_MODES
 from .cell import Cell
@@ -115,15 +116,8 @@ def _figures(
     log_probabilities = logits.float().log_softmax(-1)
     entropy = -(log_probabilities.exp() * log_probabilities).sum(-1).cpu()
     arrived: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        arrived.append((args[0] if args else kwargs["hidden_states"])[:, -1].float().cpu())
-
-    handle = decoder_layers(model)[-1].register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with input_hook(decoder_layers(model)[-1], lambda hidden: arrived.append(hidden[:, -1].float().cpu())):
         next_logits(model, logits.argmax(-1, keepdim=True), cache)
-    finally:
-        handle.remove()
     return torch.cosine_similarity(arrived[0], torch.stack([cell.vector.float().cpu() for cell in cells])), entropy
 
 

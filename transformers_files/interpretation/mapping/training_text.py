@@ -19,6 +19,7 @@ from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.thread_hooks import input_hook
 
 OPENINGS = (
     *("The", "In", "A", "It", "One", "This", "There is", "When", "The first", "The most", "People", "My", "She"),
@@ -74,9 +75,7 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
     best: list[tuple[Tensor, Tensor]] = []
     with ExitStack() as hooks:
         for layer in layers:
-            keep = _keep_last(seen[layer])
-            handle = decoder_layers(model)[layer].register_forward_pre_hook(keep, with_kwargs=True)
-            hooks.callback(handle.remove)
+            hooks.enter_context(input_hook(decoder_layers(model)[layer], _keep_last(seen[layer])))
         for rows in _batches(tokenizer, settings):
             step, cache = torch.tensor(rows), empty_cache(model)
             steps = settings.text_tokens - len(rows[0])
@@ -102,11 +101,8 @@ def _batches(tokenizer: Any, settings: OwnTextSettings) -> Iterator[list[list[in
         yield from (rows[first : first + ROWS] for first in range(0, len(rows), ROWS))
 
 
-def _keep_last(states: list[Tensor]) -> Callable[..., None]:
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        states.append((args[0] if args else kwargs["hidden_states"])[:, -1].cpu())
-
-    return before
+def _keep_last(states: list[Tensor]) -> Callable[[Tensor], None]:
+    return lambda hidden: states.append(hidden[:, -1].cpu())
 
 
 def _balanced(tokens: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
 from ..models.forward import input_device
+from ..models.thread_hooks import input_hook, output_hook
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
@@ -68,24 +69,11 @@ def lens_ranks(model: nn.Module, states: torch.Tensor, layer: int, tokens: torch
 
 def _logits(model: nn.Module, rows: torch.Tensor, *, normed: bool) -> torch.Tensor:
     """float32 logits `[n, vocabulary]` on the CPU."""
-
-    def as_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (rows[:, None].to(args[0]), *args[1:])
-
-    def as_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (rows[:, None].to(output[0]), *output[1:])
-        return rows[:, None].to(output)
-
-    if normed:
-        handle = model.get_output_embeddings().register_forward_pre_hook(as_input)
-    else:
-        handle = decoder_layers(model)[-1].register_forward_hook(as_output)
-    try:
+    place = model.get_output_embeddings() if normed else decoder_layers(model)[-1]
+    hook = input_hook if normed else output_hook
+    with hook(place, lambda hidden: rows[:, None].to(hidden)):
         ids = torch.zeros((len(rows), 1), dtype=torch.long, device=input_device(model))
         return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float().cpu()
-    finally:
-        handle.remove()
 
 
 def own_layer_shares(interpreter: Interpreter, facts: Sequence[Fact], layers: Sequence[int]) -> dict[int, Estimate]:

@@ -6,15 +6,14 @@ means = capture(model, input_ids, layers=[10], tokens=[range(2, 5)], place="mlp_
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from .families import MLP_INPUT, RESIDUAL, check_hook_point, decoder, decoder_layers, hook_point_module
+from .thread_hooks import input_hook, output_hook
 
 
 def capture(
@@ -56,15 +55,12 @@ def capture(
 
     states: dict[int, Tensor] = {}
     modules = {layer: hook_point_module(model, layer, place) for layer in set(wanted) - {last}}
-    keep = _keep_input if place in (RESIDUAL, MLP_INPUT) else _keep_output
-    handles = [keep(states, layer, module, positions) for layer, module in modules.items()]
-    try:
-        with torch.no_grad():
-            ids = _beside_embeddings(model, input_ids)
-            output = decoder(model)(input_ids=ids, use_cache=False, return_dict=True)
-    finally:
-        for handle in handles:
-            handle.remove()
+    hook = input_hook if place in (RESIDUAL, MLP_INPUT) else output_hook
+    with ExitStack() as hooks, torch.no_grad():
+        for layer, module in modules.items():
+            hooks.enter_context(hook(module, _keep(states, layer, positions)))
+        ids = _beside_embeddings(model, input_ids)
+        output = decoder(model)(input_ids=ids, use_cache=False, return_dict=True)
     if last in wanted:
         states[last] = _select(output.last_hidden_state, positions)
     missing = sorted(set(wanted) - states.keys())
@@ -73,30 +69,13 @@ def capture(
     return torch.stack([states[layer] for layer in wanted])
 
 
-def _keep_input(
-    states: dict[int, Tensor], layer: int, module: nn.Module, positions: Sequence[int | range]
-) -> RemovableHandle:
-    """Have the module's input stored at `positions`; passes of other threads are not ours."""
-    thread = threading.get_ident()
+def _keep(states: dict[int, Tensor], layer: int, positions: Sequence[int | range]) -> Callable[[Tensor], None]:
+    """Stores what passes by, at `positions`."""
 
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == thread:
-            states[layer] = _select(args[0] if args else kwargs["hidden_states"], positions)
+    def keep(hidden: Tensor) -> None:
+        states[layer] = _select(hidden, positions)
 
-    return module.register_forward_pre_hook(before, with_kwargs=True)
-
-
-def _keep_output(
-    states: dict[int, Tensor], layer: int, module: nn.Module, positions: Sequence[int | range]
-) -> RemovableHandle:
-    """The same for its output, or the first part of it: attention returns weights too, experts their router's."""
-    thread = threading.get_ident()
-
-    def after(module: nn.Module, args: tuple, output: Any) -> None:
-        if threading.get_ident() == thread:
-            states[layer] = _select(output[0] if isinstance(output, tuple) else output, positions)
-
-    return module.register_forward_hook(after)
+    return keep
 
 
 def _select(hidden: Tensor, positions: Sequence[int | range]) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .kv_cache import cache_beside, cache_in
+from .thread_hooks import input_hook
 
 _ROWS_IN_CPU_CACHE = 8
 """Rows of logits that are read at once on a CPU: what stays in its cache is read in half the time."""
@@ -32,13 +33,9 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
         logits `[batch, vocabulary]` after the last token, in the model's dtype, on the device of `input_ids`; the cache
         with the new tokens in it.
     """
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
-    try:
-        before = cache_beside(model, cache, input_ids)
+    before = cache_beside(model, cache, input_ids)
+    with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
         out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
-    finally:
-        handle.remove()
     return out.logits[:, -1].to(input_ids.device), cache_in(out)
 
 

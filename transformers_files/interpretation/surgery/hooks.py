@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..models.families import UnsupportedModelError, decoder, decoder_layers
 from ..models.kv_cache import NAMES, cache_in, cached_length
+from ..models.thread_hooks import input_hook
 from .insert_info import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
 from .modes import has_norm, norms
 
@@ -50,8 +51,7 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
         stack.callback(owner.register_forward_pre_hook(operation.start, with_kwargs=True).remove)
         stack.callback(owner.register_forward_hook(operation.finish).remove)
         for layer in plan.layers:
-            hook = operation.at_layer(layer)
-            stack.callback(layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
+            stack.enter_context(input_hook(layers[layer], operation.at_layer(layer)))
         yield
     operation.check_complete()
 
@@ -84,24 +84,19 @@ class _Operation:
         """A hook that an interrupt left on the model does nothing any more."""
         self.thread = None
 
-    def start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache."""
-        if self.active():
+    def start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        """Before the decoder: note where its chunk begins, once, since its first layer already extends the cache.
+
+        Another thread that runs the model while the hook is removed may call it without the keywords.
+        """
+        if self.active() and kwargs is not None:
             self.offset = _offset(module, args, kwargs)
             self.columns_before = max(self.columns_before, self.columns)
             self.replaced.clear()
 
-    def at_layer(self, layer: int) -> Callable[..., tuple[tuple, dict] | None]:
-        """The pre-hook of one decoder layer."""
-
-        def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
-            if not self.active():
-                return None
-            if args:
-                return (self.operate(layer, args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": self.operate(layer, kwargs["hidden_states"])}
-
-        return before
+    def at_layer(self, layer: int) -> Callable[[Tensor], Tensor | None]:
+        """What happens at the input of one decoder layer."""
+        return lambda hidden: self.operate(layer, hidden) if self.active() else None
 
     def operate(self, layer: int, hidden: Tensor) -> Tensor:
         """The hidden states [rows, columns, hidden] of this pass after the surgery at `layer`."""
