@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 import transformers
-from benchmark_ways import NEW_TOKENS, Outcome, Process, Result
+from common.benchmark_ways import NEW_TOKENS, Outcome, Process, Result
 from transformers.interpretation.models.loading import resolve_dtype
 
 QUESTION = "What is the capital of France?"

@@ -47,10 +47,11 @@ def measure() -> dict[int, list[float]]:
     from embedded_model import ensure_embedded_model
     from transformers.interpretation.models.loading import load_weights
     from transformers.interpretation.runs.job import Job
-    from transformers.interpretation.runs.request import Request, prepare
+    from transformers.interpretation.runs.preparation import prepare
+    from transformers.interpretation.runs.request import RunRequest
 
     torch.set_num_threads(1)
-    request = Request(model=str(ensure_embedded_model()), examples=EXAMPLES, output=Path("not-written.csv"))
+    request = RunRequest(model=str(ensure_embedded_model()), examples=EXAMPLES, output=Path("not-written.csv"))
     prepared = prepare(request)
     model = load_weights(prepared.outline, dtype=prepared.dtype, device="cpu")
     chance = random.Random(0)
@@ -98,7 +99,8 @@ def in_turn(costs: Sequence[float], ranks: int) -> float:
 
 def table(costs: Costs) -> str:
     """Markdown: efficiency, and cells per second as a part of what a rank alone does with chunks of 256."""
-    from transformers.interpretation.runs.grid import CHUNK_CELLS, chunk_sizes
+    from transformers.interpretation.runs.grid import chunk_sizes
+    from transformers.interpretation.runs.request import CHUNK_CELLS
 
     equal = [min(CHUNK_CELLS, CELLS - first) for first in range(0, CELLS, CHUNK_CELLS)]
     shrinking = list(chunk_sizes(CELLS, CHUNK_CELLS))

@@ -21,9 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation_views import draw, tables
-from measured_model import EXAMPLES, Loaded, add_measuring_options, add_model_options, check_insert_layer, load
-from program import REFUSED, fail, run_program
+from common.evaluation_views import draw, tables
+from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
+from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options
+from common.program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
@@ -43,36 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_model_options(parser)
     add_measuring_options(parser)
-    add = parser.add_argument
-    add(
-        "--half",
-        default="held-out",
-        choices=("tuning", "held-out"),
-        help="of the facts and entities (default: held-out)",
+    add_options(
+        parser,
+        *("layers", "interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength", "mapping"),
+        *("max_new_tokens", "output"),
+        layers={"default": "all"},
+        interpretation_prompts=ONE_PROMPT,
+        overlay_strength={"type": float, "help": "weight of the embedding"},
+        max_new_tokens={"default": 8},
+        output={"default": Path("evaluation.json"), "metavar": "FILE.json", "help": "what was measured"},
     )
+    add = parser.add_argument
+    half = "of the facts and entities (default: held-out)"
+    add("--half", default="held-out", choices=("tuning", "held-out"), help=half)
     add("--measures", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=f"of: {', '.join(MEASURES)}")
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
-    add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5, …")
-    add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: describe")
-    add("--insert-layer", default="1", metavar="N", help="for all source layers (default: 1); 1,3: at both")
-    add(
-        "--replacing-mode",
-        default="normalized",
-        help="normalized (default), addition, norm_matched or norm_matched_addition",
-    )
-    add("--overlay-strength", type=float, default=1.0, metavar="X", help="weight of the embedding (default: 1)")
-    add("--mapping", type=Path, metavar="FILE", help="maps by source layer, as fit_translator.py writes them")
-    add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
-    add("--output", type=Path, default=Path("evaluation.json"), metavar="FILE.json", help="default: evaluation.json")
-    add(
-        "--figure",
-        type=Path,
-        metavar="FILE.png",
-        help="the figure (default: beside the output, if there is matplotlib)",
-    )
-    return parser.parse_args(argv)
+    add("--figure", type=Path, metavar="FILE.png", help="default: beside the output, if there is matplotlib")
+    return parse_options(parser, argv)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -83,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.models.loading import ModelError
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
-    from transformers.interpretation.runs.request import Refused
+    from transformers.interpretation.runs.preparation import Refused
 
     try:
         given = read_facts(arguments.facts)

@@ -15,8 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from measured_model import add_model_options, check_insert_layer, load
-from program import REFUSED, fail, run_program
+from common.measured_model import check_insert_layer, load
+from common.options import MODEL, ONE_PROMPT, add_options, parse_options
+from common.program import REFUSED, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,16 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_model_options(parser)
+    add_options(
+        parser,
+        *(*MODEL, "layers", "interpretation_prompts", "insert_layer", "output"),
+        layers={"required": True, "help": "source layers, one map each: 24, 18,24, 20:25:2, …", "shown": ""},
+        interpretation_prompts=ONE_PROMPT | {"default": "describe_once"},
+        insert_layer={"type": int, "default": 2, "help": "decoder layer to insert at"},
+        output={"default": Path("translator.safetensors"), "help": "the maps to write"},
+    )
     add = parser.add_argument
-    add("--layers", required=True, help="source layers, one map each: 24, 18,24, 20:25:2, …")
-    add("--interpretation-prompt", default="describe_once", metavar="NAME|FILE.json", help="default: describe_once")
-    add("--insert-layer", type=int, default=2, metavar="N", help="default: 2")
     add("--texts", type=int, default=80, metavar="N", help="that the model samples for each opening (default: 80)")
     add("--facts", type=Path, metavar="FILE.json", help="let texts begin with the prompts of its tuning half, too")
     add("--steps", type=int, default=1200, metavar="N", help="of 128 states each (default: 1200)")
-    add("--output", type=Path, default=Path("translator.safetensors"), metavar="FILE", help="default: %(default)s")
-    return parser.parse_args(argv)
+    return parse_options(parser, argv)
 
 
 def fit(arguments: argparse.Namespace) -> int:
@@ -46,7 +50,7 @@ def fit(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.models.loading import ModelError
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
-    from transformers.interpretation.runs.request import Refused
+    from transformers.interpretation.runs.preparation import Refused
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     try:

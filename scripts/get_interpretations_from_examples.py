@@ -19,17 +19,19 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from display import Display
-from options import parse
-from planning import Planning
-from program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
+from common.display import Display
+from common.options import DEMO_EXAMPLES, add_options, parse_options, request_fields, request_of
+from common.planning import Planning
+from common.program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
 
 if TYPE_CHECKING:
     from transformers.interpretation.runs.coordination import Ranks
-    from transformers.interpretation.runs.request import Prepared, Request
+    from transformers.interpretation.runs.preparation import Prepared
     from transformers.interpretation.runs.work_queue import Progress
 
 REFUSAL_SECONDS = 5
@@ -44,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return assist(argv)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        arguments = parse(argv)
         prepare_environment()
+        arguments = parse(argv)
         from transformers.interpretation.runs.coordination import joined
 
         with joined(arguments.device) as ranks:
@@ -57,18 +59,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("interrupted", INTERRUPTED)
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; an error of syntax ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    output = Path("interpretations.csv")
+    add_options(parser, *request_fields(), examples=DEMO_EXAMPLES, output={"default": output})
+    add = parser.add_argument
+    page = parser.add_mutually_exclusive_group()
+    page.add_argument("--report", type=Path, metavar="FILE.html", help="the report (default: beside the table)")
+    page.add_argument("--no-report", action="store_true", help="write no report")
+    add("--show", nargs="?", const="", metavar="NAME", help="print the grid of an example: the first, or the one named")
+    add("--plan", action="store_true", help="say how much work it is, and do nothing; no weights are loaded")
+    add(
+        "--rate",
+        metavar="X|XTFLOP/s|measure",
+        help="with --plan: interpretations or FLOPs per second of a device, for the hours; measure: load and try",
+    )
+    add("--devices", type=int, metavar="N", help="with --plan: how many share the work (default: 1)")
+    arguments = parse_options(parser, argv)
+    if not arguments.plan and (arguments.rate or arguments.devices is not None):
+        parser.error("--rate and --devices go with --plan")
+    return arguments
+
+
 def assist(argv: Sequence[str]) -> int:
     """What the other processes of a launch do. What they have in common with rank 0, it says for all."""
     warnings.showwarning = lambda *_, **__: None
     try:
+        prepare_environment()
         with contextlib.redirect_stderr(io.StringIO()):
             arguments = parse(argv)
-        prepare_environment()
         from transformers.interpretation.models.loading import ModelError
-        from transformers.interpretation.runs import request as batch
-        from transformers.interpretation.runs import runner as work
+        from transformers.interpretation.runs import runner
         from transformers.interpretation.runs.coordination import joined
         from transformers.interpretation.runs.manifest import OutputError
+        from transformers.interpretation.runs.preparation import Refused, prepare
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # those of loading, too
@@ -77,8 +102,8 @@ def assist(argv: Sequence[str]) -> int:
                 return 0
             began = datetime.fromisoformat(told["began"])
             try:
-                work.assist(batch.prepare(request_of(arguments, told["model"]), ranks, began=began))
-            except (batch.Refused, ModelError, OutputError) as error:
+                runner.assist(prepare(request_of(arguments, told["model"]), ranks, began=began))
+            except (Refused, ModelError, OutputError) as error:
                 ranks.fail(str(error))
                 sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
         return 0
@@ -91,7 +116,7 @@ def assist(argv: Sequence[str]) -> int:
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
-    from transformers.interpretation.runs.request import Refused, check, prepare
+    from transformers.interpretation.runs.preparation import Refused, check, prepare
 
     display = Display(arguments.report, arguments.no_report, arguments.show, arguments.output)
     planning = Planning(arguments.plan, arguments.rate, arguments.devices)
@@ -100,10 +125,11 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
     try:
         display.check()
         planning.check()
-        checked = check(request_of(arguments, vars(arguments).get("model", "")))
-        if "model" not in arguments:  # only now: to make the embedded model takes a while
-            arguments.model = embedded_model()
-        prepared = prepare(request_of(arguments, arguments.model), ranks, checked=checked)
+        request = request_of(arguments, arguments.model or "")
+        checked = check(request)
+        if arguments.model is None:  # only now: to make the embedded model takes a while
+            request = replace(request, model=embedded_model())
+        prepared = prepare(request, ranks, checked=checked)
         display.check_name([source.example.name for source in prepared.plan.sources])
     except Refused as error:
         return fail(error.problems, REFUSED)
@@ -115,18 +141,8 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
         print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
         return 0
     if ranks is not None:
-        ranks.publish("prepared", {"model": arguments.model, "began": prepared.began.isoformat()})
+        ranks.publish("prepared", {"model": request.model, "began": prepared.began.isoformat()})
     return carry_out(prepared, display, command)
-
-
-def request_of(arguments: argparse.Namespace, model: str) -> Request:
-    """What the arguments ask for, without how it is shown."""
-    from transformers.interpretation.runs.request import Request
-
-    others = ("report", "no_report", "show", "plan", "rate", "devices")
-    options = {key: value for key, value in vars(arguments).items() if key not in others}
-    prompts = options.pop("interpretation_prompt", ("describe",))
-    return Request(**options | {"model": model, "interpretation_prompts": tuple(prompts)})
 
 
 def started_alone() -> bool:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from measured_model import add_model_options, load
-from options import DEMO
-from program import REFUSED, fail, run_program
+from common.measured_model import load
+from common.options import DEMO_EXAMPLES, MODEL, ONE_PROMPT, add_options, parse_options
+from common.program import REFUSED, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,20 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_model_options(parser)
+    names = ("examples", "layers", "tokens", "interpretation_prompts", "replacing_mode", "overlay_strength")
+    names += ("max_new_tokens", "batch_size", "output")
+    add_options(
+        parser,
+        *MODEL,
+        *names,
+        examples=DEMO_EXAMPLES,
+        layers={"default": "all"},
+        tokens={"default": "last"},
+        interpretation_prompts=ONE_PROMPT,
+        max_new_tokens={"default": 8},
+        output={"default": Path("sweep.csv"), "metavar": "FILE.csv", "help": "the table to write"},
+    )
     add = parser.add_argument
-    add("--examples", type=Path, default=DEMO, metavar="FILE.json", help="the prompts (default: the demo's)")
-    add("--layers", default="all", help="of the n_layers + 1 hidden states: all (default), 0,5,10, 0:30:5")
-    add("--insert-layers", default="all", help="of the n_layers decoder layers, likewise")
-    add("--tokens", default="last", help="of each prompt (default: %(default)s)")
-    add("--interpretation-prompt", default="describe", metavar="NAME|FILE.json", help="default: %(default)s")
-    add("--replacing-mode", default="normalized", metavar="MODE", help="default: %(default)s")
-    add("--overlay-strength", type=float, default=1.0, metavar="X", help="default: %(default)s")
-    add("--max-new-tokens", type=int, default=8, metavar="N", help="default: %(default)s")
-    add("--batch-size", type=int, metavar="N", help="without it, as many as memory suggests")
-    add("--output", type=Path, default=Path("sweep.csv"), metavar="FILE.csv", help="default: %(default)s")
+    add("--insert-layers", default="all", help="of the n_layers decoder layers, likewise (default: all)")
     add("--figure", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: beside the table, .png)")
-    return parser.parse_args(argv)
+    return parse_options(parser, argv)
 
 
 def sweep(arguments: argparse.Namespace) -> int:
@@ -46,7 +49,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
     from transformers.interpretation import read_examples, sweep_layers
     from transformers.interpretation.report import sweep_figure
-    from transformers.interpretation.runs.request import Refused
+    from transformers.interpretation.runs.preparation import Refused
 
     figure = arguments.figure or arguments.output.with_suffix(".png")
     existing = [path for path in (arguments.output, figure) if path.exists()]

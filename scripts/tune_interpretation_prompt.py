@@ -18,9 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.measured_model import add_measuring_options, load
+from common.options import add_options, parse_options
+from common.program import REFUSED, fail, run_program
 from evaluate_interpretations import DEPTHS
-from measured_model import add_measuring_options, add_model_options, load
-from program import REFUSED, fail, run_program
 
 if TYPE_CHECKING:
     from transformers.interpretation.measures import Candidate, Trial
@@ -34,14 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_model_options(parser)
     add_measuring_options(parser)
-    add = parser.add_argument
-    add("--layers", metavar="SELECTION", help="source layers (default: every second one, from 20 %% to 80 %% of depth)")
-    add("--max-facts", type=int, default=60, metavar="N", help="evenly out of the known ones (default: 60)")
-    add("--max-new-tokens", type=int, default=8, metavar="N", help="of an interpretation (default: 8)")
-    add("--output", type=Path, default=Path("tuned.json"), metavar="FILE.json", help="default: tuned.json")
-    return parser.parse_args(argv)
+    add_options(
+        parser,
+        *("layers", "max_new_tokens", "output"),
+        layers={"shown": "every second one, from 20 %% to 80 %% of depth"},
+        max_new_tokens={"default": 8},
+        output={"default": Path("tuned.json"), "metavar": "FILE.json", "help": "the prompt that was found"},
+    )
+    most = "evenly out of the known ones (default: 60)"
+    parser.add_argument("--max-facts", type=int, default=60, metavar="N", help=most)
+    return parse_options(parser, argv)
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -49,7 +53,7 @@ def tune(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.measures import QuestionsError, Search, known_facts, of_half, read_facts
     from transformers.interpretation.models.loading import ModelError
     from transformers.interpretation.prompts.index_selection import Selection
-    from transformers.interpretation.runs.request import Refused
+    from transformers.interpretation.runs.preparation import Refused
 
     try:
         facts = of_half(read_facts(arguments.facts), "tuning")

@@ -9,7 +9,7 @@ from typing import Any
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers import PreTrainedModel
-from transformers.interpretation.runs.request import Request
+from transformers.interpretation.runs.request import RunRequest
 
 SHORT_PROMPT = {"name": "short", "text": "ab: _ _ is"}
 """An interpretation prompt, as a JSON file has it."""
@@ -31,7 +31,7 @@ def write_json(path: Path, content: object) -> Path:
     return path
 
 
-def short_run(folder: Path, outputs: Path, examples: object, /, **options: Any) -> Request:
+def short_run(folder: Path, outputs: Path, examples: object, /, **options: Any) -> RunRequest:
     """A request for few float32 tokens from the model in `folder`; whatever it writes lies in `outputs`."""
     given = {
         "model": str(folder),
@@ -43,4 +43,4 @@ def short_run(folder: Path, outputs: Path, examples: object, /, **options: Any) 
         "dtype": "float32",
         "device": "cpu",
     }
-    return Request(**given | options)
+    return RunRequest(**given | options)

@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from tqdm import tqdm
 from transformers.interpretation.models.loading import load_weights
-from transformers.interpretation.runs import request as batch
+from transformers.interpretation.runs import preparation
 from transformers.interpretation.runs import runner as work
 
 CHUNK_CELLS = 8
@@ -28,14 +29,16 @@ def load_script(path: str, arguments: list[str]) -> ModuleType:
     """The script's module; whoever calls it in this process or a child finds the models of the arguments loaded."""
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread would hold a lock over a fork, for good in the child
-    batch.CHUNK_CELLS = CHUNK_CELLS
-    batch.read_outline = functools.cache(batch.read_outline)
+    preparation.read_outline = functools.cache(preparation.read_outline)
     weights = functools.cache(functools.partial(load_weights, dtype=torch.float32, device="cpu"))
     work.load_weights = lambda outline, **_: weights(outline)
     for option in {"--model", "--source-model"} & set(arguments):
-        weights(batch.read_outline(arguments[arguments.index(option) + 1], trust_remote_code=False))
+        weights(preparation.read_outline(arguments[arguments.index(option) + 1], trust_remote_code=False))
     sys.path.insert(0, str(Path(path).parent))
-    return importlib.import_module(Path(path).stem)
+    script = importlib.import_module(Path(path).stem)
+    request_of = script.request_of
+    script.request_of = lambda *given: replace(request_of(*given), chunk_cells=CHUNK_CELLS)
+    return script
 
 
 def fork(run: Callable[[], int], said: str | Path) -> int:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import get_interpretations_from_examples as script
-from transformers.interpretation.runs import request as batch
 from transformers.interpretation.runs import work_queue as sharing
 from transformers.interpretation.runs.shards import Shard
 
@@ -40,6 +40,7 @@ class Mortal(Shard):
 
 
 if __name__ == "__main__":
-    batch.CHUNK_CELLS = CHUNK_CELLS
+    request_of = script.request_of
+    script.request_of = lambda *given: replace(request_of(*given), chunk_cells=CHUNK_CELLS)
     sharing.Shard = Mortal
     sys.exit(script.main())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import benchmark
-import benchmark_ways
 import pytest
 import torch
 from benchmark import difference, main
-from benchmark_ways import Outcome, Result, Way
+from common import benchmark_ways
+from common.benchmark_ways import Outcome, Result, Way
 
 
 def said(*token_ids: int, probability: float = 0.5, margin: float = 1.0) -> Result:

@@ -330,12 +330,12 @@ def test_unknown_options_end_with_status_2(word, capsys):
 
 
 def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "transformers.interpretation.runs.request", None)
+    monkeypatch.setitem(sys.modules, "transformers.interpretation.runs.preparation", None)
     assert script.main(arguments("bare")) == 2
     told = capsys.readouterr().err
     assert "is not patched" in told
     assert told.endswith("run: python install_patch.py\n")
-    monkeypatch.delitem(sys.modules, "transformers.interpretation.runs.request")
+    monkeypatch.delitem(sys.modules, "transformers.interpretation.runs.preparation")
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert script.main(arguments("bare")) == 2
     assert "pip install -r requirements.txt" in capsys.readouterr().err

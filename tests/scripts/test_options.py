@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from options import parse
+from common.options import ONE_PROMPT, add_options, parse_options, request_of
+from get_interpretations_from_examples import parse
+from transformers.interpretation.runs.request import RunRequest
 
 
 def test_negative_indices_are_no_options():
@@ -31,3 +35,27 @@ def test_layers_are_left_to_the_mapping_unless_they_are_given():
 )
 def test_one_value_or_several(option, text, value):
     assert getattr(parse([option, text]), option[2:].replace("-", "_")) == value
+
+
+def test_every_field_of_a_request_is_an_option_with_its_default():
+    request = request_of(parse([]), "m")
+    given = {"model": "m", "examples": parse([]).examples, "output": Path("interpretations.csv")}
+    assert request == RunRequest(**given)
+    words = ["--interpretation-prompt", "a", "--interpretation-prompt", "b", "--csv-safe", "--batch-size", "7"]
+    assert request_of(parse(words), "m") == RunRequest(
+        **given, interpretation_prompts=("a", "b"), csv_safe=True, batch_size=7
+    )
+    unsettable = {field.name for field in fields(RunRequest)} - set(vars(parse([])))
+    assert unsettable == {"chunk_cells"}
+
+
+def test_a_program_may_change_a_default_and_the_help_says_so():
+    parser = argparse.ArgumentParser()
+    add_options(
+        parser, "layers", "interpretation_prompts", layers={"default": "last"}, interpretation_prompts=ONE_PROMPT
+    )
+    parsed = parse_options(parser, ["--layers", "-5:"])
+    assert (parsed.layers, parsed.interpretation_prompt) == ("-5:", "describe")
+    shown = " ".join(parser.format_help().split())
+    assert "(after the last norm) (default: last)" in shown
+    assert "a file (default: describe)" in shown

@@ -29,8 +29,9 @@ from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .results.record import Record
-from .runs.grid import CHUNK_CELLS, Limits, build_prompts
+from .runs.grid import Limits, build_prompts
 from .runs.job import check_evaluation_mode, interpretation_fields, plan_job
+from .runs.request import CHUNK_CELLS
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec

@@ -12,7 +12,7 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
 from transformers.interpretation.mapping.translator import load_maps, save_maps
 from transformers.interpretation.runs.manifest import read_manifest
-from transformers.interpretation.runs.request import Refused, prepare
+from transformers.interpretation.runs.preparation import Refused, prepare
 from transformers.interpretation.runs.runner import run
 from transformers.interpretation.runs.throughput import measure_rate
 

@@ -11,8 +11,9 @@ import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.runs import request as batch, source_activations as reading
-from transformers.interpretation.runs.request import Request, prepare
+from transformers.interpretation.runs import source_activations as reading
+from transformers.interpretation.runs.preparation import prepare
+from transformers.interpretation.runs.request import RunRequest
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import Source
@@ -59,23 +60,22 @@ def test_a_long_prompt_is_read_with_the_states_of_one_layer_at_a_time(llama):
     assert max(alive) <= 2, "what goes into a layer and what came out of the one before it"
 
 
-def test_states_that_are_kept_are_those_of_the_tokens_asked_for(llama, monkeypatch):
-    monkeypatch.setattr(reading, "CAPTURED_BYTES", 3 * 4 * 32 * 2)  # of three tokens, those of two layers
+def test_states_that_are_kept_are_those_of_the_tokens_asked_for(llama):
+    held = 3 * 4 * 32 * 2  # of three tokens, those of two layers
     source = Source(Example("long_1", "x"), "x", tuple(t % VOCABULARY for t in range(LONG)), (0, 5, LONG - 1))
-    reader = SourceActivations(llama, tiny_tokenizer(), source, tuple(range(9)), 0)
+    reader = SourceActivations(llama, tiny_tokenizer(), source, tuple(range(9)), 0, captured_bytes=held)
     for layer in range(9):
         vectors = reader.vectors(layer, 5)
-        held = {state.data_ptr(): state.untyped_storage().nbytes() for state in reader._block.values()}
-        assert max(held.values()) <= 3 * 4 * 32 * 2
+        sizes = {state.data_ptr(): state.untyped_storage().nbytes() for state in reader._block.values()}
+        assert max(sizes.values()) <= held
         assert len(reader._block) <= 2
         assert vectors.untyped_storage().nbytes() == vectors.numel() * 4 == 4 * 32
 
 
-def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_cells(tmp_path):
     """Python's own memory, and the number of tensors, early and late in a run."""
-    monkeypatch.setattr(batch, "CHUNK_CELLS", 16)
     model = tiny_model(vocab_size=VOCABULARY, num_hidden_layers=2)
-    request = Request(
+    request = RunRequest(
         model=str(write_tiny_folder(tmp_path / "model", model=model)),
         examples=write_json(tmp_path / "e.json", {"examples": [{"prompt": f"{n:04}", "raw": True} for n in range(80)]}),
         output=tmp_path / "out.csv",
@@ -85,6 +85,7 @@ def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
         batch_size=16,
         dtype="float32",
         device="cpu",
+        chunk_cells=16,
     )
     prepared = prepare(request)
     assert prepared.plan.n_chunks == 60

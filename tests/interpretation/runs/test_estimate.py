@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -15,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.interpretation import Interpretations
 from transformers.interpretation.engine.kernels import linear
-from transformers.interpretation.runs import source_activations as reading
 from transformers.interpretation.models.flops import Rate
 from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.runs.estimate import estimate_plan
@@ -102,12 +102,12 @@ def test_of_a_difference_both_prompts_are_read():
     assert run_counted(MODEL, plan, how)[1] == estimate_of(MODEL, plan, how).work.tokens
 
 
-def test_what_is_certain_is_exact(monkeypatch):
+def test_what_is_certain_is_exact():
     """With one new token nothing is decoded and nothing is read again: sources and prompts are left."""
     how = InterpretationSettings(max_new_tokens=1)
     for captured in (10**9, 1):  # all layers of a source in one pass, or one by one
-        monkeypatch.setattr(reading, "CAPTURED_BYTES", captured)
         plan = plan_of(MODEL, how, layers=Selection("1:"), tokens=Selection("3:7"))
+        plan = replace(plan, captured_bytes=captured)
         found = estimate_of(MODEL, plan, how)
         operations, tokens, _ = run_counted(MODEL, plan, how)
         assert tokens == found.work.tokens

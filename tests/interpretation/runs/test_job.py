@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import tiny_model
@@ -57,17 +59,16 @@ def test_records_are_in_the_plans_order_and_say_where_they_come_from(model):
 
 
 def test_states_held_in_small_blocks_give_the_same(model, monkeypatch):
-    every = {"layers": Selection("all")}
-    job = job_of(model, 50, **every)
+    job = job_of(model, 50, layers=Selection("all"))
+    plan = replace(job.plan, captured_bytes=1)
     expected = job.records(0)
-    monkeypatch.setattr(reading, "CAPTURED_BYTES", 1)
-    assert job_of(model, 50, **every).records(0) == expected
+    assert Job(model, TOKENIZER, plan, SETTINGS, batch_size=4).records(0) == expected
     seen = []
     capture = reading.capture
     monkeypatch.setattr(
         reading, "capture", lambda m, i, layers, *where: seen.append(layers) or capture(m, i, layers, *where)
     )
-    job_of(model, 50, **every).records(0)
+    Job(model, TOKENIZER, plan, SETTINGS, batch_size=4).records(0)
     assert all(len(layers) == 1 for layers in seen)
 
 

@@ -35,7 +35,7 @@ MINUS = " − "
 class Record:
     """One hidden embedding, seen through one interpretation prompt; a row of the table."""
 
-    name: str = column(TEXT, "of the example: its own, or its category and number in the file: `fact_3`")
+    name: str = column(TEXT, "of the example: its category and its number in the file: `fact_3`")
     category: str = column(TEXT, "of the example")
     prompt: str = column(
         TEXT, "the text that the model saw; of a difference both, a line with a minus sign between them"

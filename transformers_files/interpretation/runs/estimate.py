@@ -154,7 +154,7 @@ def _decoding(prompt_length: int, new_tokens: int) -> Work:
 def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     length, new = len(source.input_ids), plan.prompt_output_tokens
     own_output = _pass(length) + _decoding(length, new) if new else Work()
-    blocks = -(-len(plan.layers) // layers_at_once(len(source.tokens), size.hidden))
+    blocks = -(-len(plan.layers) // layers_at_once(len(source.tokens), size.hidden, plan.captured_bytes))
     passes = blocks if blocks == 1 else blocks * len(plan.prompts)  # cells go through all layers prompt by prompt
     read = _pass(length + new, logits=0)
     if source.minus is not None:

@@ -27,9 +27,8 @@ from ..prompts.interpretation_prompt import InterpretationPrompt, Interpretation
 from ..results.record import MINUS
 from ..prompts.index_selection import Selection
 
-CHUNK_CELLS = 256
-"""Cells of a chunk: the most that a killed run loses, and what one batch can be filled from."""
-
+CAPTURED_BYTES = 256 * 2**20
+"""Hidden states held at once, unless those of a single layer are more."""
 LARGE_PLAN = 1_000_000
 """Cells. A smaller plan is seldom for a thousand ranks, and small chunks cost more per cell."""
 SMALLEST_CHUNK = 80
@@ -118,6 +117,7 @@ class Plan:
     chunk_cells: int
     place: str = RESIDUAL
     """Where in a layer embeddings are read; one of `families.HOOK_POINTS`."""
+    captured_bytes: int = CAPTURED_BYTES
 
     @cached_property
     def _ends(self) -> list[int]:

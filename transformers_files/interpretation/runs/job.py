@@ -22,7 +22,8 @@ from ..prompts.examples import Example
 from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME
 from ..mapping.affine import AnyMap, map_vectors
-from .grid import CHUNK_CELLS, Address, Limits, Plan, Source, make_plan
+from .request import CHUNK_CELLS
+from .grid import Address, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from .source_activations import SourceActivations
 from ..results.record import OK, Record, interpretation_pieces, token_source
@@ -109,6 +110,7 @@ class Job:
                 self.plan.layers,
                 self.plan.prompt_output_tokens,
                 self.plan.place,
+                self.plan.captured_bytes,
             )
         return self._reading
 

@@ -1,328 +1,127 @@
-"""A file of examples → a file of interpretations: everything checked first; `work` carries it out.
+"""What a run is asked to do, and with it the options of the programs. Importing this imports no torch.
 
-request = Request(model="…", examples=Path("mine.json"), output=Path("mine.csv"), layers="10:25")
-prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
+    request = RunRequest(model="…", examples=Path("mine.json"), output=Path("mine.csv"), layers="10:25")
+    prepared = prepare(request)          # of `preparation`
+
+A field with help text is an option of the command line; `scripts` makes its parsers of them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
+from ..engine.settings import DEFAULT_PROMPT, DEFAULTS
 
-from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
-from ..prompts.examples import ExamplesFile
-from ..models.families import RESIDUAL, check_hook_point, hook_point_module
-from ..models.layer_spec import InsertLayer
-from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
-from .manifest import OutputError, package_fingerprint
-from ..mapping.checkpoint import MapsFile, check_spaces
-from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
-from ..models.device_map import Placement
-from .grid import CHUNK_CELLS, Limits, Plan, Source, make_plan
-from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
-from .coordination import Ranks
-from ..prompts.index_selection import ALL, Selection
+if TYPE_CHECKING:
+    from ..models.layer_spec import InsertLayer
+
+CHUNK_CELLS = 256
+"""Cells of a chunk: the most that a killed run loses, and what one batch can be filled from."""
 
 
-class Refused(Exception):
-    """What has to be put right first, one line each in `problems`."""
+def option(help: str, *, default: Any = MISSING, shown: str = "", **argument: Any) -> Any:
+    """A field of a dataclass that is an option of the command line.
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(" ".join(problem.split()) for problem in problems)
-        super().__init__("\n".join(self.problems))
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a run is asked to do."""
-
-    model: str
-    """Hub id or folder."""
-    examples: Path
-    output: Path
-    layers: str | None = None
-    """None: all, or those that the mapping has."""
-    tokens: str = "all"
-    place: str = RESIDUAL
-    interpretation_prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
-    """Built-in names or JSON files."""
-    insert_layer: InsertLayer = DEFAULTS.insert_layer
-    replacing_mode: str = DEFAULTS.replacing_mode
-    overlay_strength: float | tuple[float, ...] = DEFAULTS.overlay_strength
-    guidance: float = DEFAULTS.guidance
-    plausibility: float = DEFAULTS.plausibility
-    mapping: Path | None = None
-    """Maps by source layer, as `translator.save_maps` writes them; None: embeddings are inserted as they are."""
-    source_model: str | None = None
-    """Of the model whose embeddings are interpreted, which reads the examples with its own tokenizer; None: `model`."""
-    max_new_tokens: int = 30
-    prompt_output_tokens: int = 1
-    batch_size: int | None = None
-    """None: as many as memory suggests."""
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    """A strategy of accelerate's or a JSON file; see `placement`."""
-    max_memory: str | None = None
-    offload_folder: Path | None = None
-    trust_remote_code: bool = False
-    csv_safe: bool = False
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What can be known of a request without its model."""
-
-    examples: ExamplesFile
-    specs: tuple[InterpretationPromptSpec, ...]
-    layers: Selection
-    tokens: Selection
-    settings: InterpretationSettings
-    placement: Placement | None
-    maps: MapsFile | None
-
-
-def check(request: Request) -> Checked:
-    """Everything that can be checked without the model. Raises Refused with all problems."""
-    problems: list[str] = []
-    examples: ExamplesFile | None = None
-    specs: list[InterpretationPromptSpec] = []
-    selections: dict[str, Selection] = {}
-    settings = InterpretationSettings()
-    with _collected(problems):
-        check_output(request.output)
-    if request.output.suffix.lower() not in (".csv", ".parquet"):
-        problems.append(f"the output {request.output} must be named .csv or .parquet")
-    if is_parquet(request.output) and importlib.util.find_spec("pyarrow") is None:
-        problems.append("Parquet needs the package pyarrow; run: python -m pip install pyarrow")
-    if is_parquet(request.output) and request.csv_safe:
-        problems.append("csv_safe is for CSV; spreadsheets do not run what is in Parquet")
-    with _collected(problems):
-        examples = ExamplesFile.read(request.examples)
-    for name in request.interpretation_prompts:
-        with _collected(problems):
-            specs.append(find_spec(name))
-    maps = None
-    if request.mapping is not None:
-        with _collected(problems):
-            maps = MapsFile.read(request.mapping)
-    layers = (ALL if maps is None else maps.layers) if request.layers is None else request.layers
-    for name, text in (("layers", layers), ("tokens", request.tokens)):
-        with _collected(problems, f"{name}: "):
-            selections[name] = Selection(text)
-    with _collected(problems):
-        check_hook_point(request.place)
-    with _collected(problems):
-        settings = InterpretationSettings(
-            request.insert_layer,
-            request.replacing_mode,
-            request.overlay_strength,
-            request.max_new_tokens,
-            request.guidance,
-            request.plausibility,
-        )
-    if request.batch_size is not None and request.batch_size < 1:
-        problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
-    placement = None
-    if request.device_map is not None:
-        with _collected(problems):
-            placement = Placement.read(
-                request.device_map, max_memory=request.max_memory, offload_folder=request.offload_folder
-            )
-        if request.device != "auto":
-            problems.append("give a device or a device map, not both")
-    elif request.max_memory is not None or request.offload_folder is not None:
-        problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
-    if problems:
-        raise Refused(problems)
-    return Checked(examples, tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that can be run."""
-
-    request: Request
-    outline: Outline
-    source: Outline | None
-    """Of the source model, where it is another one."""
-    plan: Plan
-    settings: InterpretationSettings
-    placement: Placement | None
-    """It fits both models."""
-    maps: MapsFile | None
-    device: str
-    dtype: torch.dtype
-    identity: Mapping[str, Any]
-    """The settings that a resumed run must share; see `manifest`."""
-    found: Found
-    """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
-    began: datetime
-    """When the run did; chat templates that write the date write this one."""
-    ranks: Ranks | None = None
-    """The processes that share the work; None: this one does it alone."""
-
-    @property
-    def reader(self) -> Outline:
-        """Of the model that reads the examples."""
-        return self.source or self.outline
-
-    @property
-    def is_complete(self) -> bool:
-        return self.found.is_complete
-
-    def notes(self) -> list[str]:
-        """What a user should know as it begins."""
-        lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
-        if self.found.manifest is not None and self.found.rows:
-            lines.append(f"going on after {self.found.rows:,} interpretations for {self.request.output}")
-            changed = self.found.manifest.changes(about(self))
-            if changed:
-                lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
-        if self.source is not None:
-            lines.append(f"embeddings are those of {self.source.name}")
-        if self.maps is not None:
-            lines.append(f"mapped by {self.maps.path}, which was fitted: for one insert layer, perhaps for one prompt")
-        if self.request.csv_safe:
-            lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
-        return lines
-
-
-def prepare(
-    request: Request, ranks: Ranks | None = None, *, checked: Checked | None = None, began: datetime | None = None
-) -> Prepared:
-    """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing.
-
-    checked: what `check` found for the same request, whatever its model; examples from a pipe can be read only once.
-    began: when the run did, as rank 0 says. None: as the output's manifest says, or now.
+    shown: the default in words, where it is none. argument: for argparse's `add_argument`.
     """
-    checked = check(request) if checked is None else checked
-    problems: list[str] = []
-    with _collected(problems):
-        if request.device_map is not None and ranks is not None and ranks.local_size > 1:
-            raise ModelError("a device map needs a machine's devices for one process; start one process per machine")
-        outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
-        source = None
-        if request.source_model is not None:
-            source = read_outline(request.source_model, trust_remote_code=request.trust_remote_code)
-        reader = source or outline
-        for one in (outline, reader) if checked.placement is not None else ():
-            checked.placement.fitted(one.skeleton)
-        device = resolve_device(request.device if ranks is None else ranks.device)
-        dtype = resolve_dtype(request.dtype, device)
-        source_limits = Limits.of(reader.skeleton)
-        check_spaces(checked.maps, n_layers=source_limits.n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
-        began = _begun(request) or datetime.now() if began is None else began
-        plan = make_plan(
-            outline.tokenizer,
-            checked.examples.examples,
-            checked.specs,
-            Limits.of(outline.skeleton),
-            checked.settings,
-            layers=checked.layers,
-            tokens=checked.tokens,
-            prompt_output_tokens=request.prompt_output_tokens,
-            chunk_cells=CHUNK_CELLS,
-            place=request.place,
-            source_tokenizer=reader.tokenizer,
-            source_limits=source_limits,
-            now=began,
-        )
-        if checked.maps is not None:
-            checked.maps.check_layers(plan.layers)
-        for layer in plan.layers if request.place != RESIDUAL else ():
-            hook_point_module(reader.skeleton, layer, request.place)
-        identity = _identity(request, checked, outline, source, plan, dtype)
-        found = Found()
-        if ranks is None or ranks.leads:
-            found = inspect_output(request.output, identity, overwrite=request.overwrite)
-        if found.manifest is not None:
-            plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        how = checked.settings, checked.placement, checked.maps
-        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
-    raise Refused(problems)
+    return field(default=default, metadata={"option": {"help": help, "shown": shown, **argument}})
 
 
-@contextmanager
-def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OutputError) as error:
-        problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
+def numbers(text: str) -> float | tuple[float, ...]:
+    """`0.5`, or several: `1,0.5,0.5`."""
+    several = tuple(float(number) for number in text.split(","))
+    return several[0] if len(several) == 1 else several
 
 
-def _begun(request: Request) -> datetime | None:
-    """When the run that this request goes on with began. Raises OutputError."""
-    manifest = None if request.overwrite else find_begun(request.output)
-    return None if manifest is None or manifest.began is None else datetime.fromisoformat(manifest.began)
+def decoder_layers(text: str) -> str | tuple[int, ...]:
+    """`1`, `1,3` or `same`."""
+    return text if text == "same" else tuple(int(layer) for layer in text.split(","))
 
 
-def _identity(
-    request: Request, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
-) -> dict[str, Any]:
-    return {
-        "model": outline.fingerprint,
-        "source model": source and source.fingerprint,
-        "examples": checked.examples.digest,
-        "examples as the model reads them": _sources_digest(plan.sources),
-        "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
-        "layers": checked.layers.text,
-        "tokens": checked.tokens.text,
-        "place": request.place,
-        "mapping": checked.maps and checked.maps.digest,
-        **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
-        "prompt_output_tokens": request.prompt_output_tokens,
-        "batch_size": request.batch_size or "auto",
-        "dtype": str(dtype).removeprefix("torch."),
-        "csv_safe": request.csv_safe,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "interpretation": package_fingerprint(),
-        },
-    }
+@dataclass(frozen=True)
+class RunRequest:
+    """What a run is asked to do. Nothing is checked here: see `preparation`."""
 
-
-def about(prepared: Prepared) -> dict[str, Any]:
-    """What may differ when a run goes on."""
-    return {
-        "model": prepared.outline.name,
-        "source model": prepared.source and prepared.source.name,
-        "examples": str(prepared.request.examples),
-        "mapping": prepared.maps and str(prepared.maps.path),
-        "device": _where(prepared),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "MKL_CBWR": os.environ.get("MKL_CBWR"),
-    }
-
-
-def _where(prepared: Prepared) -> str:
-    device_map = prepared.request.device_map
-    return prepared.device if device_map is None else f"device map {device_map}"
-
-
-def _sources_digest(sources: Sequence[Source]) -> str:
-    """Of texts and token ids: a chat template may write the same example in another way on another day."""
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(repr((source.text, source.input_ids, source.minus and source.minus.input_ids)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    model: str = option("hub id or folder", shown="the small embedded model", metavar="NAME")
+    examples: Path = option("the prompts; -: from standard input", type=Path, metavar="FILE.json")
+    output: Path = option("the table to write, .csv or .parquet", type=Path, metavar="FILE")
+    layers: str | None = option(
+        "of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm)",
+        default=None,
+        shown="all, or those of the mapping",
+    )
+    tokens: str = option("all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5)", default="all")
+    place: str = option(
+        "where embeddings are read: residual, attention_output, mlp_input, mlp_output", default="residual"
+    )
+    interpretation_prompts: tuple[str, ...] = option(
+        "a built-in name or a file; may be repeated",
+        default=(DEFAULT_PROMPT,),
+        flag="--interpretation-prompt",
+        action="append",
+        metavar="NAME|FILE.json",
+    )
+    insert_layer: InsertLayer = option(
+        "decoder layer to insert at; 1,3: at both; same: where each embedding comes from",
+        default=DEFAULTS.insert_layer,
+        type=decoder_layers,
+        metavar="N",
+    )
+    replacing_mode: str = option(
+        "normalized, which blends, addition, norm_matched or norm_matched_addition", default=DEFAULTS.replacing_mode, metavar="MODE"
+    )
+    overlay_strength: float | tuple[float, ...] = option(
+        "weight of the embedding; 1,0.5,0.5: of each placeholder", default=DEFAULTS.overlay_strength, type=numbers, metavar="X"
+    )
+    guidance: float = option(
+        "weigh each token by what the same text is worth without the embedding; 0: raw argmax",
+        default=DEFAULTS.guidance,
+        type=float,
+        metavar="X",
+    )
+    plausibility: float = option(
+        "with guidance, leave out tokens less probable than so many times the best",
+        default=DEFAULTS.plausibility,
+        type=float,
+        metavar="X",
+    )
+    source_model: str | None = option(
+        "explain this model's embeddings: it reads the prompts, --model interprets",
+        default=None,
+        shown="the same",
+        metavar="NAME|FOLDER",
+    )
+    mapping: Path | None = option(
+        "maps by source layer, as fit_translator.py writes them: embeddings go through theirs first",
+        default=None,
+        type=Path,
+        metavar="FILE.safetensors",
+    )
+    max_new_tokens: int = option("of an interpretation, at most", default=DEFAULTS.max_new_tokens, type=int, metavar="N")
+    prompt_output_tokens: int = option("generated after each prompt", default=1, type=int, metavar="N")
+    batch_size: int | None = option(
+        "interpretations at once", default=None, shown="as many as memory suggests", type=int, metavar="N"
+    )
+    dtype: str = option(
+        "auto: bfloat16 if native", default="auto", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    device: str = option("auto, cpu, cuda, cuda:1, …", default="auto")
+    device_map: str | None = option(
+        "spread the model: auto, balanced, balanced_low_0, sequential, or a .json file that gives each module a device; "
+        "in place of --device",
+        default=None,
+        metavar="MAP",
+    )
+    max_memory: str | None = option(
+        "the most that a device map uses, as in 0=20GB,cpu=60GB", default=None, metavar="DEVICE=SIZE,…"
+    )
+    offload_folder: Path | None = option(
+        "for weights that a device map puts on the disk", default=None, type=Path, metavar="DIR"
+    )
+    csv_safe: bool = option("guard cells that a spreadsheet would take for formulas", default=False)
+    overwrite: bool = option("start anew over the output of an earlier run", default=False)
+    trust_remote_code: bool = option("let the model's own code run on this machine", default=False)
+    chunk_cells: int = CHUNK_CELLS
+    """Of a run that begins; a resumed one keeps its own."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ..results import parquet
-from .request import Prepared, Request, about
+from .preparation import Prepared, about
+from .request import RunRequest
 from ..engine.decode import resolve_batch_size
 from ..models.loading import Outline, load_weights
 from .manifest import Manifest
@@ -108,7 +109,7 @@ def _job(prepared: Prepared, models: Models, manifest: Manifest) -> Job:
     return models.job(prepared, plan, manifest.plan["batch_size"])
 
 
-def _encoder(request: Request) -> Encode:
+def _encoder(request: RunRequest) -> Encode:
     if is_parquet(request.output):
         return parquet.encode
     return lambda records: csv_rows(records, safe=request.csv_safe).encode()

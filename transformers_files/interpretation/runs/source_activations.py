@@ -12,13 +12,9 @@ from ..models.kv_cache import empty_cache
 from ..models.activations import capture
 from ..models.families import RESIDUAL
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
-from .grid import Source
+from .grid import CAPTURED_BYTES, Source
 from ..results.record import MINUS, token_pieces
 from ..prompts.index_selection import span_name
-
-CAPTURED_BYTES = 256 * 2**20
-"""Hidden states held at once, unless those of a single layer are more."""
-
 
 def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens: int) -> tuple[int, ...]:
     """The model's continuation by raw argmax: `max_new_tokens` tokens, or fewer up to an end-of-sequence token."""
@@ -33,15 +29,15 @@ def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens
     return tuple(output)
 
 
-def layers_at_once(tokens: int, hidden: int) -> int:
+def layers_at_once(tokens: int, hidden: int, captured_bytes: int) -> int:
     """How many layers' hidden states of that many tokens are held at once: one at least."""
-    return max(1, CAPTURED_BYTES // (tokens * hidden * 4))
+    return max(1, captured_bytes // (tokens * hidden * 4))
 
 
 class SourceActivations:
     """The token ids of a source, outputs included, and its hidden embeddings; of a difference the other prompt's too.
 
-    Of these, as many consecutive layers are held at once as CAPTURED_BYTES allows.
+    Of these, as many consecutive layers are held at once as `captured_bytes` allow.
     """
 
     def __init__(
@@ -52,6 +48,7 @@ class SourceActivations:
         layers: Sequence[int],
         prompt_output_tokens: int,
         place: str = RESIDUAL,
+        captured_bytes: int = CAPTURED_BYTES,
     ) -> None:
         output = continue_greedily(model, source.input_ids, prompt_output_tokens)
         self.source = source
@@ -65,6 +62,7 @@ class SourceActivations:
         self._tokenizer = tokenizer
         self._layers = layers
         self._place = place
+        self._captured_bytes = captured_bytes
         there = [token for token in source.tokens if isinstance(token, range) or token < len(self.input_ids)]
         self._rows = {token: row for row, token in enumerate(there)}
         self._block: dict[int, torch.Tensor] = {}
@@ -105,7 +103,8 @@ class SourceActivations:
 
     def _capture(self, layer: int) -> dict[int, torch.Tensor]:
         """The block of layers that `layer` belongs to: `{layer: [1 or 2, tokens, hidden]}`."""
-        size = layers_at_once(len(self._rows), self._model.get_input_embeddings().weight.shape[-1])
+        hidden = self._model.get_input_embeddings().weight.shape[-1]
+        size = layers_at_once(len(self._rows), hidden, self._captured_bytes)
         first = self._layers.index(layer) // size * size
         block = self._layers[first : first + size]
         sides = [self._states(self.input_ids, block, list(self._rows))]

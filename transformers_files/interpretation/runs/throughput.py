@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from .request import Prepared
+from .preparation import Prepared
 from ..models.flops import Rate
 from ..engine.decode import resolve_batch_size
 from .runner import Models

@@ -20,10 +20,10 @@ import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ REPLACING_MODES: Mapping[str, ReplacingMode] = {
 
 def norms(states: Tensor) -> Tensor:
     """Euclidean norms `[…, 1]` of states `[…, hidden]`, in float32 at least."""
+    import torch  # not above: the settings of a run, and with them the options of the programs, need no torch
+
     exact = torch.promote_types(states.dtype, torch.float32)
     return torch.linalg.vector_norm(states.to(exact), dim=-1, keepdim=True)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from program import REFUSED, fail
+from common.program import REFUSED, fail
 
 if TYPE_CHECKING:
-    from transformers.interpretation.runs.request import Prepared
+    from transformers.interpretation.runs.preparation import Prepared
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Planning:
     def check(self) -> None:
         """Raise Refused for a rate or a number of devices that is none."""
         from transformers.interpretation.models.flops import Rate
-        from transformers.interpretation.runs.request import Refused
+        from transformers.interpretation.runs.preparation import Refused
 
         try:
             if self.rate not in (None, "measure"):

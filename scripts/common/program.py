@@ -21,9 +21,8 @@ def run_program(
     """A program that writes its files at its very end; returns its exit status: 0 done, 2 refused, 130 interrupted."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
         prepare_environment()
-        return work(arguments)
+        return work(parse(list(sys.argv[1:] if argv is None else argv)))
     except ModuleNotFoundError as error:
         return fail(remedy_for(error), REFUSED)
     except KeyboardInterrupt:
@@ -31,7 +30,7 @@ def run_program(
 
 
 def prepare_environment() -> None:
-    """What has to be set before torch is imported."""
+    """What has to be set before torch is imported, which some versions of transformers do at once."""
     # Intel's library then gives equal bits whatever the threads, the batch size and the alignment of memory.
     os.environ.setdefault("MKL_CBWR", f"{'AVX512' if has_avx512() else 'AVX2'},STRICT")
     # The default of newer torch: pickled weights may hold tensors, never code.
@@ -49,7 +48,7 @@ def has_avx512() -> bool:
 def embedded_model() -> str:
     """The folder of the embedded model."""
     from embedded_model import EmbeddedModelError, ensure_embedded_model
-    from transformers.interpretation.runs.request import Refused
+    from transformers.interpretation.runs.preparation import Refused
 
     try:
         return str(ensure_embedded_model())

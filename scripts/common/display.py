@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers.interpretation.runs.request import Prepared
+    from transformers.interpretation.runs.preparation import Prepared
 
 REPORT_MARK = b"transformers.interpretation.report"
 
@@ -32,7 +32,7 @@ class Display:
         """Raise Refused for what cannot be shown or written."""
         from transformers.interpretation.runs.csv_writer import check_writable
         from transformers.interpretation.runs.manifest import OutputError
-        from transformers.interpretation.runs.request import Refused
+        from transformers.interpretation.runs.preparation import Refused
 
         packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
         problems = [
@@ -52,7 +52,7 @@ class Display:
 
     def check_name(self, names: Sequence[str]) -> None:
         """Raise Refused for the name of no example."""
-        from transformers.interpretation.runs.request import Refused
+        from transformers.interpretation.runs.preparation import Refused
 
         if self.show and self.show not in names:
             raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])

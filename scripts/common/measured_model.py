@@ -1,4 +1,4 @@
-"""Which model is run, and on what: the options and the loading that several programs share."""
+"""The model that a program measures or fits to: its options and its loading."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from program import embedded_model
+from common.options import EXAMPLES, MODEL, add_options
+from common.program import embedded_model
 
 if TYPE_CHECKING:
     from transformers.interpretation.models.layer_spec import InsertLayer
-
-EXAMPLES = Path(__file__).resolve().parent / "examples"
 
 DEEPEST_INSERT = 1 / 6
 """Of the layers: a deeper insert layer would let the model finish its own pass."""
@@ -21,21 +20,11 @@ DEEPEST_INSERT = 1 / 6
 BATCH_SIZE = 128
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What says which model is run, and on what."""
-    add = parser.add_argument
-    add("--model", metavar="NAME", help="hub id or folder (default: the small embedded model)")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: auto")
-    add("--device", default="auto", help="auto (default), cpu, cuda, …")
-    add("--device-map", metavar="MAP", help="spread the model by accelerate; takes the place of --device")
-    add("--trust-remote-code", action="store_true", help="let the model's own code run on this machine")
-
-
 def add_measuring_options(parser: argparse.ArgumentParser) -> None:
-    """What it is asked, and how much of it at once."""
-    add = parser.add_argument
-    add("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help="default: the project's")
-    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="interpretations at once (default: 128)")
+    """Which model is measured, what it is asked, and how much of it at once."""
+    add_options(parser, *MODEL, "batch_size", batch_size={"default": BATCH_SIZE})
+    help = "the questions (default: the project's)"
+    parser.add_argument("--facts", type=Path, default=EXAMPLES / "facts.json", metavar="FILE.json", help=help)
 
 
 @dataclass(frozen=True)

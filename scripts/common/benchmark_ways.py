@@ -31,7 +31,7 @@ INTERPRETATION_PROMPT = ("<|im_start|>user\n", 0, 0, 0, 0, REPLY)
 NEW_TOKENS = 30
 CHUNK = 256
 _FORGET_PEAK = Path("/proc/self/clear_refs")
-FACTS = Path(__file__).parent / "examples" / "facts.json"
+FACTS = Path(__file__).parents[1] / "examples" / "facts.json"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,282 @@
+"""A request, checked as far as it can be before weights are loaded; `runner` carries it out.
+
+    prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..engine.settings import InterpretationSettings
+from ..prompts.examples import ExamplesFile
+from ..models.families import RESIDUAL, check_hook_point, hook_point_module
+from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
+from .manifest import OutputError, package_fingerprint
+from ..mapping.checkpoint import MapsFile, check_spaces
+from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
+from ..models.device_map import Placement
+from .grid import Limits, Plan, Source, make_plan
+from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
+from .coordination import Ranks
+from ..prompts.index_selection import ALL, Selection
+from .request import RunRequest
+
+
+class Refused(Exception):
+    """What has to be put right first, one line each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(" ".join(problem.split()) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What can be known of a request without its model."""
+
+    examples: ExamplesFile
+    specs: tuple[InterpretationPromptSpec, ...]
+    layers: Selection
+    tokens: Selection
+    settings: InterpretationSettings
+    placement: Placement | None
+    maps: MapsFile | None
+
+
+def check(request: RunRequest) -> Checked:
+    """Everything that can be checked without the model. Raises Refused with all problems."""
+    problems: list[str] = []
+    examples: ExamplesFile | None = None
+    specs: list[InterpretationPromptSpec] = []
+    selections: dict[str, Selection] = {}
+    settings = InterpretationSettings()
+    with _collected(problems):
+        check_output(request.output)
+    if request.output.suffix.lower() not in (".csv", ".parquet"):
+        problems.append(f"the output {request.output} must be named .csv or .parquet")
+    if is_parquet(request.output) and importlib.util.find_spec("pyarrow") is None:
+        problems.append("Parquet needs the package pyarrow; run: python -m pip install pyarrow")
+    if is_parquet(request.output) and request.csv_safe:
+        problems.append("csv_safe is for CSV; spreadsheets do not run what is in Parquet")
+    with _collected(problems):
+        examples = ExamplesFile.read(request.examples)
+    for name in request.interpretation_prompts:
+        with _collected(problems):
+            specs.append(find_spec(name))
+    maps = None
+    if request.mapping is not None:
+        with _collected(problems):
+            maps = MapsFile.read(request.mapping)
+    layers = (ALL if maps is None else maps.layers) if request.layers is None else request.layers
+    for name, text in (("layers", layers), ("tokens", request.tokens)):
+        with _collected(problems, f"{name}: "):
+            selections[name] = Selection(text)
+    with _collected(problems):
+        check_hook_point(request.place)
+    with _collected(problems):
+        settings = InterpretationSettings(**{one.name: getattr(request, one.name) for one in fields(settings)})
+    if request.batch_size is not None and request.batch_size < 1:
+        problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
+    placement = None
+    if request.device_map is not None:
+        with _collected(problems):
+            placement = Placement.read(
+                request.device_map, max_memory=request.max_memory, offload_folder=request.offload_folder
+            )
+        if request.device != "auto":
+            problems.append("give a device or a device map, not both")
+    elif request.max_memory is not None or request.offload_folder is not None:
+        problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
+    if problems:
+        raise Refused(problems)
+    return Checked(examples, tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be run."""
+
+    request: RunRequest
+    outline: Outline
+    source: Outline | None
+    """Of the source model, where it is another one."""
+    plan: Plan
+    settings: InterpretationSettings
+    placement: Placement | None
+    """It fits both models."""
+    maps: MapsFile | None
+    device: str
+    dtype: torch.dtype
+    identity: Mapping[str, Any]
+    """The settings that a resumed run must share; see `manifest`."""
+    found: Found
+    """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
+    began: datetime
+    """When the run did; chat templates that write the date write this one."""
+    ranks: Ranks | None = None
+    """The processes that share the work; None: this one does it alone."""
+
+    @property
+    def reader(self) -> Outline:
+        """Of the model that reads the examples."""
+        return self.source or self.outline
+
+    @property
+    def is_complete(self) -> bool:
+        return self.found.is_complete
+
+    def notes(self) -> list[str]:
+        """What a user should know as it begins."""
+        lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
+        if self.found.manifest is not None and self.found.rows:
+            lines.append(f"going on after {self.found.rows:,} interpretations for {self.request.output}")
+            changed = self.found.manifest.changes(about(self))
+            if changed:
+                lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
+        if self.source is not None:
+            lines.append(f"embeddings are those of {self.source.name}")
+        if self.maps is not None:
+            lines.append(f"mapped by {self.maps.path}, which was fitted: for one insert layer, perhaps for one prompt")
+        if self.request.csv_safe:
+            lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
+        return lines
+
+
+def prepare(
+    request: RunRequest, ranks: Ranks | None = None, *, checked: Checked | None = None, began: datetime | None = None
+) -> Prepared:
+    """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing.
+
+    checked: what `check` found for the same request, whatever its model; examples from a pipe can be read only once.
+    began: when the run did, as rank 0 says. None: as the output's manifest says, or now.
+    """
+    checked = check(request) if checked is None else checked
+    problems: list[str] = []
+    with _collected(problems):
+        if request.device_map is not None and ranks is not None and ranks.local_size > 1:
+            raise ModelError("a device map needs a machine's devices for one process; start one process per machine")
+        outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
+        source = None
+        if request.source_model is not None:
+            source = read_outline(request.source_model, trust_remote_code=request.trust_remote_code)
+        reader = source or outline
+        for one in (outline, reader) if checked.placement is not None else ():
+            checked.placement.fitted(one.skeleton)
+        device = resolve_device(request.device if ranks is None else ranks.device)
+        dtype = resolve_dtype(request.dtype, device)
+        source_limits = Limits.of(reader.skeleton)
+        check_spaces(checked.maps, n_layers=source_limits.n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
+        began = _begun(request) or datetime.now() if began is None else began
+        plan = make_plan(
+            outline.tokenizer,
+            checked.examples.examples,
+            checked.specs,
+            Limits.of(outline.skeleton),
+            checked.settings,
+            layers=checked.layers,
+            tokens=checked.tokens,
+            prompt_output_tokens=request.prompt_output_tokens,
+            chunk_cells=request.chunk_cells,
+            place=request.place,
+            source_tokenizer=reader.tokenizer,
+            source_limits=source_limits,
+            now=began,
+        )
+        if checked.maps is not None:
+            checked.maps.check_layers(plan.layers)
+        for layer in plan.layers if request.place != RESIDUAL else ():
+            hook_point_module(reader.skeleton, layer, request.place)
+        identity = _identity(request, checked, outline, source, plan, dtype)
+        found = Found()
+        if ranks is None or ranks.leads:
+            found = inspect_output(request.output, identity, overwrite=request.overwrite)
+        if found.manifest is not None:
+            plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
+        how = checked.settings, checked.placement, checked.maps
+        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
+    raise Refused(problems)
+
+
+@contextmanager
+def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OutputError) as error:
+        problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
+
+
+def _begun(request: RunRequest) -> datetime | None:
+    """When the run that this request goes on with began. Raises OutputError."""
+    manifest = None if request.overwrite else find_begun(request.output)
+    return None if manifest is None or manifest.began is None else datetime.fromisoformat(manifest.began)
+
+
+def _identity(
+    request: RunRequest, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
+) -> dict[str, Any]:
+    return {
+        "model": outline.fingerprint,
+        "source model": source and source.fingerprint,
+        "examples": checked.examples.digest,
+        "examples as the model reads them": _sources_digest(plan.sources),
+        "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
+        "layers": checked.layers.text,
+        "tokens": checked.tokens.text,
+        "place": request.place,
+        "mapping": checked.maps and checked.maps.digest,
+        **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
+        "prompt_output_tokens": request.prompt_output_tokens,
+        "batch_size": request.batch_size or "auto",
+        "dtype": str(dtype).removeprefix("torch."),
+        "csv_safe": request.csv_safe,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "interpretation": package_fingerprint(),
+        },
+    }
+
+
+def about(prepared: Prepared) -> dict[str, Any]:
+    """What may differ when a run goes on."""
+    return {
+        "model": prepared.outline.name,
+        "source model": prepared.source and prepared.source.name,
+        "examples": str(prepared.request.examples),
+        "mapping": prepared.maps and str(prepared.maps.path),
+        "device": _where(prepared),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "MKL_CBWR": os.environ.get("MKL_CBWR"),
+    }
+
+
+def _where(prepared: Prepared) -> str:
+    device_map = prepared.request.device_map
+    return prepared.device if device_map is None else f"device map {device_map}"
+
+
+def _sources_digest(sources: Sequence[Source]) -> str:
+    """Of texts and token ids: a chat template may write the same example in another way on another day."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(repr((source.text, source.input_ids, source.minus and source.minus.input_ids)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
