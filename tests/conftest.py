@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import transformers
 from fake_transformers import Bench, make_repository, make_site
+from packaging.version import Version
 
-from install_patch import DOCUMENTS
+from install_patch import DOCUMENTS, TESTED
 
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
@@ -17,6 +18,14 @@ DEVELOPMENT = "LLM_INTERPRET_DEV"
 collect_ignore_glob = (
     [] if transformers.__version__ >= "5" else ["interpretation/report/test_browser*.py", "scripts/test_notebook.py"]
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the newest version deprecates stops working in a later one: an error. Older versions change no more."""
+    if Version(transformers.__version__) >= Version(TESTED[-1]):
+        for category in ("FutureWarning", "DeprecationWarning"):
+            config.addinivalue_line("filterwarnings", f"error:.*is deprecated and will be removed in v:{category}")
+        config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated")  # read by peft
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

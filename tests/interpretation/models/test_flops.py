@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.interpretation.models.families import UnsupportedModelError
 from transformers.interpretation.models.flops import ModelSize, Rate, Work
-from transformers.interpretation.models.kv_cache import bytes_by_device, empty_cache
+from transformers.interpretation.models.kv_cache import bytes_by_device, cache_beside, cache_in, empty_cache
 
 FAMILIES = [family.model_type for family in available_families()]
 OF_EXPERTS = [name for name in FAMILIES if name in ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss")]
@@ -25,8 +25,9 @@ def model_of(family):
 @torch.no_grad()
 def one_pass(model):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused kernel is not counted
-        out = model(torch.arange(5, 5 + TOKENS)[None], past_key_values=empty_cache(model), use_cache=True)
-    return out.past_key_values, counter.get_total_flops()
+        ids = torch.arange(5, 5 + TOKENS)[None]
+        out = model(ids, use_cache=True, **cache_beside(model, empty_cache(model), ids))
+    return cache_in(out), counter.get_total_flops()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,6 +11,7 @@ from tiny_models import tiny_model
 from torch import nn
 from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.generation import GenerationMixin, LogitsProcessor, MaxLengthCriteria, StoppingCriteria
+from transformers.interpretation.models.kv_cache import cache_beside, cache_in
 
 HIDDEN = 32
 PROMPTS = ([5, 17, 99, 23, 64, 31], [71, 8, 45])
@@ -133,18 +134,18 @@ def test_forward_takes_embeddings(model):
 def test_forward_goes_on_from_a_cache(model):
     ids = torch.tensor([PROMPTS[0]])
     with torch.no_grad():
-        past = model(ids[:, :2], use_cache=True).past_key_values
-        logits = model.forward_interpret(ids[:, 2:], past_key_values=past, insert_info=INFOS[:1]).logits
+        past = cache_beside(model, cache_in(model(ids[:, :2], use_cache=True)), ids[:, 2:])
+        logits = model.forward_interpret(ids[:, 2:], **past, insert_info=INFOS[:1]).logits
     torch.testing.assert_close(logits[0], reference_pass(model, PROMPTS[0], INFOS[0])[1][2:], atol=1e-4, rtol=1e-4)
 
 
 def test_a_cached_position_is_refused_before_any_work(model, monkeypatch):
     ids = torch.tensor([PROMPTS[0]])
     with torch.no_grad():
-        past = model(ids[:, :3], use_cache=True).past_key_values
+        past = cache_beside(model, cache_in(model(ids[:, :3], use_cache=True)), ids[:, 3:])
     monkeypatch.setattr(LlamaForCausalLM, "forward", forbidden_forward)
     with pytest.raises(ValueError, match=r"row 0: layer 1, position -4: already in the key/value cache, which holds 3"):
-        model.forward_interpret(ids[:, 3:], past_key_values=past, insert_info=INFOS[:1])
+        model.forward_interpret(ids[:, 3:], **past, insert_info=INFOS[:1])
 
 
 def forbidden_forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values=None, **kwargs):
@@ -183,8 +184,8 @@ def test_generate_goes_on_from_a_cache(model, expected):
     ids = torch.tensor([PROMPTS[0]])
     info = [{1: ([-1], vectors(1, 0)), "replacing_mode": "normalized", "overlay_strength": 1.0}]
     with torch.no_grad():
-        past = model(ids[:, :-1], use_cache=True).past_key_values
-    generated = model.generate_interpret(ids, past_key_values=past, insert_info=info, max_new_tokens=8, do_sample=False)
+        past = cache_beside(model, cache_in(model(ids[:, :-1], use_cache=True)), ids[:, -1:])
+    generated = model.generate_interpret(ids, **past, insert_info=info, max_new_tokens=8, do_sample=False)
     assert continuations(generated)[0] == reference_greedy(model, PROMPTS[0], info[0], 8)
 
 

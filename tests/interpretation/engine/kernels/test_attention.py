@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.interpretation.engine.kernels import attention
 from transformers.interpretation.engine.kernels.attention import one_query_attention
 from transformers.interpretation.engine.kernels.overrides import FunctionOverrides
+from transformers.interpretation.models.kv_cache import cache_beside, cache_in
 
 ATTENTION = {scaled_dot_product_attention: one_query_attention(lambda states: states)}
 
@@ -103,7 +104,8 @@ def test_a_decode_step_says_the_same():
     model = tiny_model("llama")
     ids = torch.arange(10, 22).reshape(2, 6)
     step = torch.tensor([[3], [4]])
-    expected = model(step, past_key_values=model(ids, use_cache=True).past_key_values, use_cache=True).logits
+    first, again = (cache_in(model(ids, use_cache=True)) for _ in range(2))  # a pass appends to the cache it is given
+    expected = model(step, use_cache=True, **cache_beside(model, first, step)).logits
     with FunctionOverrides(ATTENTION):
-        found = model(step, past_key_values=model(ids, use_cache=True).past_key_values, use_cache=True).logits
+        found = model(step, use_cache=True, **cache_beside(model, again, step)).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -1,7 +1,7 @@
 """Attention of one query per row on a CPU, several times faster than the fused kernel there.
 
     with FunctionOverrides({scaled_dot_product_attention: one_query_attention(memory.whole)}):
-        model(next_tokens, past_key_values=cache, use_cache=True)      # a decode step
+        model(next_tokens, use_cache=True, **cache_beside(model, cache, next_tokens))      # a decode step
 
 The CPU's fused kernel is made for many queries. With one per row it costs, in bfloat16, more than all matrix multiplies
 of a decode step together (256 rows, 52 positions, 9 query and 3 key/value heads: 12.8 ms a layer; as two batched
