@@ -68,11 +68,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Check, load, measure, tell."""
     from transformers.interpretation.engine.settings import InterpretationSettings
     from transformers.interpretation.mapping.checkpoint import MapsFile
-    from transformers.interpretation.measures import Interpreter, QuestionsError, of_half, read_entities, read_facts
-    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.measures import Interpreter, of_half, read_entities, read_facts
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
-    from transformers.interpretation.runs.preparation import Refused
 
     try:
         given = read_facts(arguments.facts)
@@ -91,8 +89,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         prompt = spec.build(loaded.tokenizer)
         if maps is not None:
             maps.check_layers(layers)
-    except (Refused, ModelError, QuestionsError, ValueError) as error:
-        return fail(getattr(error, "problems", str(error)), REFUSED)
+    except ValueError as error:
+        return fail(error, REFUSED)
     mapping = None if maps is None else maps.maps
     interpreter = Interpreter(loaded.model, loaded.tokenizer, prompt, settings, arguments.batch_size, mapping)
     began = time.monotonic()

@@ -46,11 +46,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
     from transformers.interpretation.mapping.training_text import OPENINGS, OwnTextSettings
-    from transformers.interpretation.measures import QuestionsError, of_half, read_facts
-    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.measures import of_half, read_facts
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
-    from transformers.interpretation.runs.preparation import Refused
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     try:
@@ -62,8 +60,8 @@ def fit(arguments: argparse.Namespace) -> int:
         layers = selection.resolve(loaded.n_layers)
         check_insert_layer(arguments.insert_layer, loaded)
         prompt = spec.build(loaded.tokenizer)
-    except (Refused, ModelError, QuestionsError, ValueError) as error:
-        return fail(getattr(error, "problems", str(error)), REFUSED)
+    except ValueError as error:
+        return fail(error, REFUSED)
     began = time.monotonic()
 
     def tell(layer: int, step: int, loss: float) -> None:

@@ -93,7 +93,7 @@ def assist(argv: Sequence[str]) -> int:
         from transformers.interpretation.runs import runner
         from transformers.interpretation.runs.coordination import joined
         from transformers.interpretation.runs.manifest import OutputError
-        from transformers.interpretation.runs.preparation import Refused, prepare
+        from transformers.interpretation.runs.preparation import RequestError, prepare
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # those of loading, too
@@ -103,7 +103,7 @@ def assist(argv: Sequence[str]) -> int:
             began = datetime.fromisoformat(told["began"])
             try:
                 runner.assist(prepare(request_of(arguments, told["model"]), ranks, began=began))
-            except (Refused, ModelError, OutputError) as error:
+            except (RequestError, ModelError, OutputError) as error:
                 ranks.fail(str(error))
                 sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
         return 0
@@ -116,7 +116,7 @@ def assist(argv: Sequence[str]) -> int:
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
-    from transformers.interpretation.runs.preparation import Refused, check, prepare
+    from transformers.interpretation.runs.preparation import RequestError, check, prepare
 
     display = Display(arguments.report, arguments.no_report, arguments.show, arguments.output)
     planning = Planning(arguments.plan, arguments.rate, arguments.devices)
@@ -131,8 +131,8 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
             request = replace(request, model=embedded_model())
         prepared = prepare(request, ranks, checked=checked)
         display.check_name([source.example.name for source in prepared.plan.sources])
-    except Refused as error:
-        return fail(error.problems, REFUSED)
+    except RequestError as error:
+        return fail(error, REFUSED)
     if planning.wanted:
         return planning.tell(prepared)
     if prepared.is_complete:
@@ -174,7 +174,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
         seconds = time.monotonic() - began
         where = display.present(prepared)
     except ModelError as error:
-        return fail(str(error), REFUSED)
+        return fail(error, REFUSED)
     except (OutputError, RankError) as error:
         return fail(f"{error}; to go on, put it right and repeat: {command}", STOPPED)
     except (RuntimeError, MemoryError) as error:

@@ -48,14 +48,14 @@ def sweep(arguments: argparse.Namespace) -> int:
     """Check, load, sweep, write."""
     from tqdm import tqdm
     from transformers.interpretation import read_examples, sweep_layers
+    from transformers.interpretation.errors.problems import ProblemsError
     from transformers.interpretation.report import sweep_figure
-    from transformers.interpretation.runs.preparation import Refused
 
     figure = arguments.figure or arguments.output.with_suffix(".png")
-    existing = [path for path in (arguments.output, figure) if path.exists()]
-    if existing:
-        return fail([f"{path} exists; name another file or move it away" for path in existing], REFUSED)
     try:
+        existing = [path for path in (arguments.output, figure) if path.exists()]
+        if existing:
+            raise ProblemsError([f"{path} exists; name another file or move it away" for path in existing])
         examples = read_examples(arguments.examples)
         loaded = load(arguments)
         with tqdm(unit="layer") as bar:
@@ -70,8 +70,8 @@ def sweep(arguments: argparse.Namespace) -> int:
             records = sweep_layers(loaded.model, loaded.tokenizer, examples, progress=progress, **choices)
         records.to_csv(arguments.output)
         sweep_figure(records).savefig(figure, dpi=200)
-    except (Refused, ValueError, ImportError, OSError) as error:
-        return fail(getattr(error, "problems", None) or str(error), REFUSED)
+    except (ValueError, ImportError, OSError) as error:
+        return fail(error, REFUSED)
     print(f"{len(records):,} interpretations in {arguments.output}, heatmap in {figure}")
     return 0
 

@@ -50,10 +50,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def tune(arguments: argparse.Namespace) -> int:
     """Check, load, search, write."""
-    from transformers.interpretation.measures import QuestionsError, Search, known_facts, of_half, read_facts
-    from transformers.interpretation.models.loading import ModelError
+    from transformers.interpretation.measures import Search, known_facts, of_half, read_facts
     from transformers.interpretation.prompts.index_selection import Selection
-    from transformers.interpretation.runs.preparation import Refused
 
     try:
         facts = of_half(read_facts(arguments.facts), "tuning")
@@ -68,8 +66,8 @@ def tune(arguments: argparse.Namespace) -> int:
             max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.batch_size,
         )
-    except (Refused, ModelError, QuestionsError, ValueError) as error:
-        return fail(getattr(error, "problems", str(error)), REFUSED)
+    except ValueError as error:
+        return fail(error, REFUSED)
     print(f"{len(known)} known facts of the tuning half, layers {', '.join(map(str, layers))}")
     began = time.monotonic()
     for trial in search.run(loaded.deepest_insert_layer):

@@ -29,10 +29,10 @@ class Display:
         return self.report or self.output.with_suffix(".html")
 
     def check(self) -> None:
-        """Raise Refused for what cannot be shown or written."""
+        """Raise RequestError for what cannot be shown or written."""
         from transformers.interpretation.runs.csv_writer import check_writable
         from transformers.interpretation.runs.manifest import OutputError
-        from transformers.interpretation.runs.preparation import Refused
+        from transformers.interpretation.runs.preparation import RequestError
 
         packages = ["jinja2"] * (not self.no_report) + ["rich"] * (self.show is not None)
         problems = [
@@ -48,14 +48,14 @@ class Display:
             except OutputError as error:
                 problems.append(str(error))
         if problems:
-            raise Refused(problems)
+            raise RequestError(problems)
 
     def check_name(self, names: Sequence[str]) -> None:
-        """Raise Refused for the name of no example."""
-        from transformers.interpretation.runs.preparation import Refused
+        """Raise RequestError for the name of no example."""
+        from transformers.interpretation.runs.preparation import RequestError
 
         if self.show and self.show not in names:
-            raise Refused([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
+            raise RequestError([f'no example is named "{self.show}"; the first are {", ".join(names[:5])}'])
 
     def present(self, prepared: Prepared, *, again: bool = False) -> str:
         """Write the report and print the grid, as asked for; return where results are.

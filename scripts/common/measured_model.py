@@ -42,7 +42,7 @@ class Loaded:
 
 
 def load(arguments: argparse.Namespace) -> Loaded:
-    """The model of these arguments. Raises ModelError, Refused, ValueError."""
+    """The model of these arguments. Raises ModelError, RequestError, ValueError."""
     from transformers.interpretation.models.device_map import Placement
     from transformers.interpretation.models.families import decoder_layers
     from transformers.interpretation.models.loading import load_weights, read_outline, resolve_device, resolve_dtype

@@ -20,17 +20,17 @@ class Planning:
     devices: int | None
 
     def check(self) -> None:
-        """Raise Refused for a rate or a number of devices that is none."""
+        """Raise RequestError for a rate or a number of devices that is none."""
         from transformers.interpretation.models.flops import Rate
-        from transformers.interpretation.runs.preparation import Refused
+        from transformers.interpretation.runs.preparation import RequestError
 
         try:
             if self.rate not in (None, "measure"):
                 Rate.read(self.rate)
         except ValueError as error:
-            raise Refused([f"{error}; or write measure"]) from None
+            raise RequestError([f"{error}; or write measure"]) from None
         if self.devices is not None and self.devices < 1:
-            raise Refused([f"devices is {self.devices}: it must be at least 1"])
+            raise RequestError([f"devices is {self.devices}: it must be at least 1"])
 
     def tell(self, prepared: Prepared) -> int:
         """Print the plan, with hours if a rate is given."""
@@ -54,6 +54,6 @@ class Planning:
             try:
                 rate = measure_rate(prepared) if self.rate == "measure" else Rate.read(self.rate)
             except ModelError as error:
-                return fail(str(error), REFUSED)
+                return fail(error, REFUSED)
             print(estimate.duration(rate, self.devices or 1))
         return 0

@@ -48,17 +48,17 @@ def has_avx512() -> bool:
 def embedded_model() -> str:
     """The folder of the embedded model."""
     from embedded_model import EmbeddedModelError, ensure_embedded_model
-    from transformers.interpretation.runs.preparation import Refused
+    from transformers.interpretation.runs.preparation import RequestError
 
     try:
         return str(ensure_embedded_model())
     except (EmbeddedModelError, OSError) as error:
-        raise Refused([str(error)]) from error
+        raise RequestError([str(error)]) from error
 
 
-def fail(problems: str | Sequence[str], status: int) -> int:
+def fail(reason: str | Exception, status: int) -> int:
     """Each problem on a line of its own."""
-    for problem in [problems] if isinstance(problems, str) else problems:
+    for problem in getattr(reason, "problems", (str(reason),)):
         print(f"error: {problem}", file=sys.stderr)
     return status
 

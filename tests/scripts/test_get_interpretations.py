@@ -300,7 +300,7 @@ def test_every_problem_of_a_file_has_its_line(workplace, capsys):
 def test_unknown_keys_are_warned_about_and_stop_nobody(model, workplace, capsys):
     write_json(workplace / "odd.json", {"examples": [{"prompt": "Hi", "raw": True, "anser": "x"}]})
     assert script.main(arguments(model, "--examples", "odd.json", "--layers", "0", "--tokens", "last")) == 0
-    line = 'warning: odd.json: example 1: unknown keys are ignored: "anser" (did you mean "answer"?)\n'
+    line = "warning: odd.json: example 1: unknown keys are ignored: \"anser\" (did you mean 'answer'?)\n"
     assert capsys.readouterr().err.count(line) == 1
 
 

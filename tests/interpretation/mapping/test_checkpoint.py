@@ -12,7 +12,7 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
 from transformers.interpretation.mapping.translator import load_maps, save_maps
 from transformers.interpretation.runs.manifest import read_manifest
-from transformers.interpretation.runs.preparation import Refused, prepare
+from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
 from transformers.interpretation.runs.throughput import measure_rate
 
@@ -94,9 +94,9 @@ def test_another_file_is_another_setting(request_of, tmp_path):
     assert prepare(replace(request, mapping=moved)).is_complete
     digest = read_manifest(request.output).settings["mapping"]
     write_maps(moved, seed=1)
-    with pytest.raises(Refused, match=rf"begun with other settings.*mapping: {digest} then, [0-9a-f]{{16}} now"):
+    with pytest.raises(RequestError, match=rf"begun with other settings.*mapping: {digest} then, [0-9a-f]{{16}} now"):
         prepare(replace(request, mapping=moved))
-    with pytest.raises(Refused, match=f"mapping: {digest} then, none now"):
+    with pytest.raises(RequestError, match=f"mapping: {digest} then, none now"):
         prepare(replace(request, mapping=None, layers="1,3"))
     assert not prepare(replace(request, mapping=moved, overwrite=True)).is_complete
 
@@ -120,7 +120,7 @@ def test_a_file_that_does_not_fit_is_named_before_weights(request_of, bare, tmp_
         ("maps", {"layers": "all"}, ["has no maps for layers [0, 2, 4], only for [1, 3]: leave the others out"]),
     ]:
         request = request_of(model=str(bare))
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestError) as caught:
             prepare(replace(request, mapping=tmp_path / f"{name}.safetensors", **changes))
         (problem,) = caught.value.problems
         assert problem.startswith(f"mapping {tmp_path / name}.safetensors")

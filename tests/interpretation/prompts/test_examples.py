@@ -63,12 +63,12 @@ def test_syntax_errors_have_line_and_column(write):
     [
         ([], 'expected an object {"examples": [...]}, found a list'),
         ({}, 'no "examples"'),
-        ({"exampels": []}, 'no "examples" (did you mean "exampels"?)'),
+        ({"exampels": []}, "no \"examples\" (did you mean 'exampels'?)"),
         ({"examples": {}}, '"examples" must be a list, found an object'),
         ({"examples": []}, '"examples" is empty'),
         ({"examples": ["x"]}, "example 1: expected an object, found text"),
         ({"examples": [{"category": "x"}]}, 'example 1: no "prompt"'),
-        ({"examples": [{"promt": "x"}]}, 'example 1: no "prompt" (did you mean "promt"?)'),
+        ({"examples": [{"promt": "x"}]}, "example 1: no \"prompt\" (did you mean 'promt'?)"),
         ({"examples": [{"prompt": ""}]}, 'example 1: "prompt" is empty'),
         ({"examples": [{"prompt": " \n"}]}, 'example 1: "prompt" is empty'),
         ({"examples": [{"prompt": None}]}, 'example 1: "prompt" must be text, found null'),
@@ -114,7 +114,7 @@ def test_unknown_keys_are_warned_about(write):
     with pytest.warns(ExamplesWarning) as caught:
         read_examples(write({"examples": [{"prompt": "x", "anwser": "y"}], "version": 1}))
     messages = [str(warning.message) for warning in caught]
-    assert any('example 1: unknown keys are ignored: "anwser" (did you mean "answer"?)' in text for text in messages)
+    assert any("example 1: unknown keys are ignored: \"anwser\" (did you mean 'answer'?)" in text for text in messages)
     assert any('unknown key "version" is ignored' in text for text in messages)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.interpretation import InterpretationPrompt, interpret, read_csv
 from transformers.interpretation.runs import preparation as batch
 from transformers.interpretation.models import families, loading
-from transformers.interpretation.runs.preparation import Refused, check, prepare
+from transformers.interpretation.runs.preparation import RequestError, check, prepare
 from transformers.interpretation.runs.manifest import manifest_path, read_manifest, tokenizer_beside
 from transformers.interpretation.runs.runner import run
 
@@ -115,7 +115,7 @@ def test_a_run_with_other_settings_is_refused(request_of, change, named):
     positions = run(prepare(request))
     next(positions)
     positions.close()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestError) as caught:
         prepare(replace(request, **change))
     assert len(caught.value.problems) == 1
     assert "begun with other settings" in str(caught.value)
@@ -127,14 +127,14 @@ def test_other_examples_or_another_model_are_refused(request_of, tmp_path):
     request = request_of()
     list(run(prepare(request)))
     other = write_json(tmp_path / "other.json", {"examples": [{"prompt": "Bye"}]})
-    with pytest.raises(Refused, match="examples: "):
+    with pytest.raises(RequestError, match="examples: "):
         prepare(replace(request, examples=other))
     moved = write_json(tmp_path / "moved.json", EXAMPLES)
     assert prepare(replace(request, examples=moved)).is_complete
     model = write_tiny_folder(tmp_path / "model")
     assert prepare(replace(request, model=str(model))).is_complete
     (model / "special.json").write_text("{}")
-    with pytest.raises(Refused, match="model: "):
+    with pytest.raises(RequestError, match="model: "):
         prepare(replace(request, model=str(model)))
 
 
@@ -162,7 +162,7 @@ def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path
         batch_size=0,
         device_map="auto",
     )
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestError) as caught:
         check(request)
     wanted = [
         "must be named .csv",
@@ -199,7 +199,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
         ({"model": bare, "offload_folder": tmp_path}, "go with a device map"),
     ]:
         request = request_of(**changes)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestError) as caught:
             prepare(request)
         assert part in caught.value.problems[0]
         assert not request.output.exists()
@@ -209,7 +209,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
 def test_a_layer_that_is_not_understood_is_found_before_weights(request_of, tmp_path, monkeypatch):
     monkeypatch.setitem(families._HOOK_POINT_PATHS, "mlp_output", ("elsewhere",))
     bare = str(write_tiny_folder(tmp_path / "bare", weights=False))
-    with pytest.raises(Refused, match="mlp_output of layer 0 was not found in a LlamaDecoderLayer") as caught:
+    with pytest.raises(RequestError, match="mlp_output of layer 0 was not found in a LlamaDecoderLayer") as caught:
         prepare(request_of(model=bare, place="mlp_output"))
     assert len(caught.value.problems) == 1
 

@@ -11,7 +11,7 @@ from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
-from transformers.interpretation.runs.preparation import Refused, prepare
+from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.throughput import measure_rate
 from transformers.interpretation.runs.manifest import read_manifest
 from transformers.interpretation.mapping.translator import load_maps, save_maps
@@ -93,11 +93,11 @@ def test_another_source_model_is_another_setting(request_of, folders, tmp_path):
     moved = shutil.copytree(folders / "other", tmp_path / "moved")
     assert prepare(replace(request, source_model=str(moved))).is_complete
     write_json(moved / "special.json", {})
-    with pytest.raises(Refused, match=r"begun with other settings.*source model: \S+ then, \S+ now"):
+    with pytest.raises(RequestError, match=r"begun with other settings.*source model: \S+ then, \S+ now"):
         prepare(replace(request, source_model=str(moved)))
     own = {layer: AffineMap(torch.eye(32), torch.zeros(32)) for layer in (1, 3)}
     save_maps(own, tmp_path / "own.safetensors")
-    with pytest.raises(Refused, match=r"source model: \S+ then, none now"):
+    with pytest.raises(RequestError, match=r"source model: \S+ then, none now"):
         prepare(replace(request, source_model=None, mapping=tmp_path / "own.safetensors"))
 
 
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_before_weights(request_of, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "deep.json", {"": "cpu", "model.layers.3": "disk"})
     bare = {"model": "model", "source_model": "other"}
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestError) as caught:
         prepare(request_of(**{**bare, **changes}))
     assert problem in str(caught.value)
     assert not (tmp_path / "out.parquet").exists()

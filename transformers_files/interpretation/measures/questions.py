@@ -15,17 +15,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..errors.problems import ProblemsError
+
 HALVES = ("tuning", "held-out")
 
 Item = TypeVar("Item")
 
 
-class QuestionsError(ValueError):
-    """A file that cannot be used. `problems` lists everything that is wrong with it, one line each."""
-
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
-        self.problems = tuple(f"{path}: {problem}" for problem in problems)
-        super().__init__("\n".join(self.problems))
+class QuestionsError(ProblemsError):
+    """A file of facts or entities that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _read(path: Path, **types: type) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise QuestionsError(path, [str(getattr(error, "strerror", None) or error)]) from error
+        raise QuestionsError([str(getattr(error, "strerror", None) or error)], path) from error
     given = content if isinstance(content, dict) else {}
     problems = [
         f"{key!r} is missing or no {kind.__name__}"
@@ -96,7 +94,7 @@ def _read(path: Path, **types: type) -> dict[str, Any]:
         if not isinstance(given.get(key), kind)
     ]
     if problems:
-        raise QuestionsError(path, problems)
+        raise QuestionsError(problems, path)
     return content
 
 
@@ -108,7 +106,7 @@ def _items(path: Path, given: Sequence[dict[str, Any]], make: Callable[[dict[str
         except (TypeError, KeyError, ValueError) as error:
             problems.append(f"item {number}: {error}")
     if problems or not items:
-        raise QuestionsError(path, problems or ["is empty"])
+        raise QuestionsError(problems or ["is empty"], path)
     return items
 
 

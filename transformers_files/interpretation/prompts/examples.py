@@ -10,17 +10,19 @@ a file is reported at once, each problem with its place. Keys that mean nothing 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..errors.problems import ProblemsError
+from ..errors.suggestions import did_you_mean
 
 DEFAULT_CATEGORY = "example"
 STANDARD_INPUT = "-"
@@ -30,12 +32,8 @@ _SHOWN_LENGTH = 40
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-class ExamplesError(ValueError):
-    """A file of examples that cannot be used. `problems` lists everything that is wrong with it, one line each."""
-
-    def __init__(self, path: str | Path, problems: list[str]) -> None:
-        self.problems = tuple(f"{path}: {problem}" for problem in problems)
-        super().__init__("\n".join(self.problems))
+class ExamplesError(ProblemsError):
+    """A file of examples that cannot be used."""
 
 
 class ExamplesWarning(UserWarning):
@@ -93,7 +91,7 @@ def _parse(path: str | Path, data: bytes) -> list[Example]:
     if problems:
         hidden = len(problems) - _SHOWN_PROBLEMS
         shown = problems[:_SHOWN_PROBLEMS] + ([f"and {hidden} more problems"] if hidden > 0 else [])
-        raise ExamplesError(path, shown)
+        raise ExamplesError(shown, path)
     for note in notes:
         warnings.warn(f"{path}: {note}", ExamplesWarning, stacklevel=2)
     return examples
@@ -117,7 +115,7 @@ def _read_bytes(path: str | Path) -> bytes:
         return sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = getattr(error, "strerror", None) or str(error)
-        raise ExamplesError(path, [f"cannot read the examples: {reason}"]) from None
+        raise ExamplesError([f"cannot read the examples: {reason}"], path) from None
 
 
 def _load_json(path: str | Path, data: bytes) -> Any:
@@ -125,16 +123,16 @@ def _load_json(path: str | Path, data: bytes) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ExamplesError(path, [f"line {line}: byte {error.start} is not UTF-8"]) from None
+        raise ExamplesError([f"line {line}: byte {error.start} is not UTF-8"], path) from None
     try:
         return json.loads(text, object_pairs_hook=_Object.from_pairs)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ExamplesError(path, [f"{place}: not valid JSON: {error.msg}"]) from None
+        raise ExamplesError([f"{place}: not valid JSON: {error.msg}"], path) from None
     except RecursionError:
-        raise ExamplesError(path, ["not valid JSON: nested too deeply"]) from None
+        raise ExamplesError(["not valid JSON: nested too deeply"], path) from None
     except ValueError as error:  # an integer with more digits than Python converts
-        raise ExamplesError(path, [f"not valid JSON: {error}"]) from None
+        raise ExamplesError([f"not valid JSON: {error}"], path) from None
 
 
 def _examples(document: Any, problems: list[str], notes: list[str]) -> Iterator[Example]:
@@ -144,7 +142,7 @@ def _examples(document: Any, problems: list[str], notes: list[str]) -> Iterator[
     problems.extend(f'key "{_shown(key)}" is given twice' for key in document.twice)
     entries = document.get("examples")
     if "examples" not in document:
-        problems.append(f'no "examples"{_did_you_mean("examples", list(document))}')
+        problems.append(f'no "examples"{did_you_mean("examples", list(document))}')
     elif not isinstance(entries, list):
         problems.append(f'"examples" must be a list, found {_kind(entries)}')
     elif not entries:
@@ -165,7 +163,7 @@ def _example(number: int, entry: Any, problems: list[str], notes: list[str]) -> 
     before = len(problems)
     problems.extend(f'{place}: key "{_shown(key)}" is given twice' for key in entry.twice)
     if "prompt" not in entry:
-        problems.append(f'{place}: no "prompt"{_did_you_mean("prompt", [key for key in entry if key not in _KEYS])}')
+        problems.append(f'{place}: no "prompt"{did_you_mean("prompt", [key for key in entry if key not in _KEYS])}')
     for key in ("prompt", "category", "answer", "minus"):
         if key in entry and not (key in ("answer", "minus") and entry[key] is None):
             problems.extend(f'{place}: "{key}" {problem}' for problem in _text_problems(entry[key]))
@@ -175,7 +173,7 @@ def _example(number: int, entry: Any, problems: list[str], notes: list[str]) -> 
         return None
     unknown = [key for key in entry if key not in _KEYS]
     if unknown:
-        listed = ", ".join(f'"{_shown(key)}"{_did_you_mean(key, _KEYS)}' for key in unknown)
+        listed = ", ".join(f'"{_shown(key)}"{did_you_mean(key, _KEYS)}' for key in unknown)
         notes.append(f"{place}: unknown keys are ignored: {listed}")
     category = entry.get("category", DEFAULT_CATEGORY)
     return Example(
@@ -209,9 +207,3 @@ def _kind(value: Any) -> str:
 def _shown(key: str) -> str:
     short = key if len(key) <= _SHOWN_LENGTH else key[: _SHOWN_LENGTH - 3] + "..."
     return short if short.isprintable() else short.encode("unicode_escape").decode("ascii")
-
-
-def _did_you_mean(wanted: str, given: Sequence[str]) -> str:
-    short = [key for key in given if len(key) <= _SHOWN_LENGTH]
-    close = difflib.get_close_matches(wanted, short, n=1) if len(wanted) <= _SHOWN_LENGTH else []
-    return f' (did you mean "{_shown(close[0])}"?)' if close else ""

@@ -10,14 +10,14 @@ spec's fields as keys.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..errors.suggestions import did_you_mean
 from ..models.chat_template import (
     ChatTemplateError,
     encode_prompt,
@@ -216,7 +216,7 @@ def find_spec(name_or_path: str | Path) -> InterpretationPromptSpec:
         return _read_spec(path)
     known = ", ".join(BUILT_IN)
     raise ValueError(
-        f"unknown interpretation prompt {_shortened(str(name_or_path))}{_suggestion(str(name_or_path), BUILT_IN)}; "
+        f"unknown interpretation prompt {_shortened(str(name_or_path))}{did_you_mean(str(name_or_path), BUILT_IN)}; "
         f"built in: {known}; or give the path of a .json file"
     )
 
@@ -246,7 +246,7 @@ def _read_spec(path: Path) -> InterpretationPromptSpec:
     problems = []
     for key, value in content.items():
         if key not in _FIELD_TYPES:
-            problems.append(f"unknown key {_shortened(key)}{_suggestion(key, _FIELD_TYPES)}")
+            problems.append(f"unknown key {_shortened(key)}{did_you_mean(key, _FIELD_TYPES)}")
         elif not isinstance(value, _FIELD_TYPES[key]):
             problems.append(f"{key} is {_shortened(value)}, it must be {_JSON_NAMES[_FIELD_TYPES[key]]}")
     if isinstance(content.get("sequence"), list):
@@ -257,11 +257,6 @@ def _read_spec(path: Path) -> InterpretationPromptSpec:
         return InterpretationPromptSpec(**{"name": path.stem, **content})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word[:100], known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _shortened(value: Any) -> str:

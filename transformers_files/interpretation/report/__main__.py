@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
-from ..results.csv_table import ResultsError
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
 from ..runs.manifest import tokenizer_beside
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
             print(portion.note)
-    except (ResultsError, ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors.problems import ProblemsError
 from .columns import PER_TOKEN, Column
 from .record import COLUMNS, TABLE, Record, table_value
 
@@ -22,12 +23,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _TO_QUOTE = re.compile('[",\r\n]')
 
 
-class ResultsError(ValueError):
-    """A CSV that does not hold interpretations. `problems` lists what is wrong, one line each."""
-
-    def __init__(self, path: str | Path, problems: Sequence[str]) -> None:
-        self.problems = tuple(f"{path}: {problem}" for problem in problems)
-        super().__init__("\n".join(self.problems))
+class ResultsError(ProblemsError):
+    """A file that does not hold interpretations."""
 
 
 def csv_header() -> str:
@@ -70,12 +67,12 @@ class CsvTable:
                     yield record
                 self.share = 1.0
         except UnicodeDecodeError as error:
-            raise ResultsError(self.path, [f"not UTF-8: {error.reason}"]) from None
+            raise ResultsError([f"not UTF-8: {error.reason}"], self.path) from None
         except ResultsError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL
             problem = f"cannot read: {getattr(error, 'strerror', None) or error}"
-            raise ResultsError(self.path, [problem]) from None
+            raise ResultsError([problem], self.path) from None
 
 
 def _csv_cell(column: Column, value: Any, safe: bool) -> str:
@@ -121,7 +118,7 @@ def _read(path: str | Path, reader: Any) -> Iterator[Record]:
         problems.append(f"line {reader.line_num}: {error}")
     if problems:
         rest = ["and more problems"] if len(problems) > _SHOWN_PROBLEMS else []
-        raise ResultsError(path, problems[:_SHOWN_PROBLEMS] + rest)
+        raise ResultsError(problems[:_SHOWN_PROBLEMS] + rest, path)
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:

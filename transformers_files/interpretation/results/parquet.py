@@ -84,7 +84,7 @@ class ParquetTable:
             with pq.ParquetFile(self.path) as file:
                 problems = _problems(file.schema_arrow)
                 if problems:
-                    raise ResultsError(self.path, problems)
+                    raise ResultsError(problems, self.path)
                 for number, record in enumerate(_records(file), start=1):
                     self.share = number / file.metadata.num_rows
                     yield record
@@ -93,7 +93,7 @@ class ParquetTable:
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
             problem = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise ResultsError(self.path, [f"cannot read: {problem}"]) from None
+            raise ResultsError([f"cannot read: {problem}"], self.path) from None
 
 
 def _batch(records: Sequence[Record]) -> pyarrow.RecordBatch:

@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from ..engine.settings import InterpretationSettings
+from ..errors.problems import ProblemsError
 from ..prompts.examples import Example
 from ..models.chat_template import ChatTemplateError, read_prompt
 from ..models.families import RESIDUAL, decoder, decoder_layers
@@ -35,12 +36,8 @@ SMALLEST_CHUNK = 80
 _RANKS = 1000
 
 
-class PlanError(ValueError):
-    """Examples or prompts that this model cannot take. `problems` lists all of them, one line each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
+class PlanError(ProblemsError):
+    """Examples or prompts that this model cannot take."""
 
 
 @dataclass(frozen=True)

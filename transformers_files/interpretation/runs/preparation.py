@@ -1,6 +1,6 @@
 """A request, checked as far as it can be before weights are loaded; `runner` carries it out.
 
-    prepared = prepare(request)          # raises Refused with all problems; writes nothing, loads no weights
+    prepared = prepare(request)          # raises RequestError with all problems; writes nothing, loads no weights
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 import transformers
 
 from ..engine.settings import InterpretationSettings
+from ..errors.problems import ProblemsError, problems_of
 from ..prompts.examples import ExamplesFile
 from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
@@ -35,12 +36,8 @@ from ..prompts.index_selection import ALL, Selection
 from .request import RunRequest
 
 
-class Refused(Exception):
-    """What has to be put right first, one line each in `problems`."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(" ".join(problem.split()) for problem in problems)
-        super().__init__("\n".join(self.problems))
+class RequestError(ProblemsError):
+    """What has to be put right before a run can begin."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Checked:
 
 
 def check(request: RunRequest) -> Checked:
-    """Everything that can be checked without the model. Raises Refused with all problems."""
+    """Everything that can be checked without the model. Raises RequestError with all problems."""
     problems: list[str] = []
     examples: ExamplesFile | None = None
     specs: list[InterpretationPromptSpec] = []
@@ -101,7 +98,7 @@ def check(request: RunRequest) -> Checked:
     elif request.max_memory is not None or request.offload_folder is not None:
         problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
     if problems:
-        raise Refused(problems)
+        raise RequestError(problems)
     return Checked(examples, tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
 
 
@@ -158,7 +155,7 @@ class Prepared:
 def prepare(
     request: RunRequest, ranks: Ranks | None = None, *, checked: Checked | None = None, began: datetime | None = None
 ) -> Prepared:
-    """Check everything that can be checked before weights are loaded. Raises Refused; writes nothing.
+    """Check everything that can be checked before weights are loaded. Raises RequestError; writes nothing.
 
     checked: what `check` found for the same request, whatever its model; examples from a pipe can be read only once.
     began: when the run did, as rank 0 says. None: as the output's manifest says, or now.
@@ -207,7 +204,7 @@ def prepare(
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
         how = checked.settings, checked.placement, checked.maps
         return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
-    raise Refused(problems)
+    raise RequestError(problems)
 
 
 @contextmanager
@@ -215,7 +212,7 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
     try:
         yield
     except (ValueError, OutputError) as error:
-        problems += [prefix + problem for problem in getattr(error, "problems", (str(error),))]
+        problems += [prefix + problem for problem in problems_of(error)]
 
 
 def _begun(request: RunRequest) -> datetime | None:

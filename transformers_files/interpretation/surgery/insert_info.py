@@ -17,7 +17,6 @@ together.
 
 from __future__ import annotations
 
-import difflib
 import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors.suggestions import did_you_mean
 from .modes import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
 from .positions import GENERATED, Position, Prompt, positions_of
 
@@ -197,7 +197,7 @@ def _check_option(key: str) -> None:
     if key.strip().lstrip("+-").isdecimal():
         raise ValueError(f"key {reprlib.repr(key)} is a string; give the layer as an integer: {key.strip()[:20]}")
     known = f"known are layers (integers), {_listed(OPTIONS)}"
-    raise ValueError(f"unknown key {reprlib.repr(key)}{_suggestion(key, OPTIONS)}; {known}")
+    raise ValueError(f"unknown key {reprlib.repr(key)}{did_you_mean(key, OPTIONS)}; {known}")
 
 
 def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple[ReplacingMode, dict[int, Any]]:
@@ -208,7 +208,7 @@ def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple
     name = info["replacing_mode"]
     if not isinstance(name, str) or name not in REPLACING_MODES:
         raise ValueError(
-            f"unknown replacing_mode {reprlib.repr(name)}{_suggestion(str(name), REPLACING_MODES)}; known are "
+            f"unknown replacing_mode {reprlib.repr(name)}{did_you_mean(str(name), REPLACING_MODES)}; known are "
             f"{_listed(REPLACING_MODES)}"
         )
     return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
@@ -276,11 +276,6 @@ def _stack(parts: list[_Part]) -> LayerInsertion:
             for function in functions.values()
         ),
     )
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""What all error messages have in common."""
