@@ -73,7 +73,8 @@ class Display:
             temporary = self.page.with_name(self.page.name + ".tmp")
             self.page.parent.mkdir(parents=True, exist_ok=True)
             title = title_of(prepared)
-            write_page(with_token_texts(portion.records, tokenizer), temporary, title=title, note=portion.note)
+            records, reading = with_token_texts(portion.records, tokenizer), prepared.settings.description
+            write_page(records, temporary, title=title, note=portion.note, reading=reading)
             temporary.replace(self.page)
         if self.show is not None:
             from transformers.interpretation.report import show

@@ -77,6 +77,7 @@ def interpret(
     bs: int = 8,
     max_new_tokens: int = 30,
     k: int = 1,
+    guidance: float = 0.0,
 ) -> dict[str, list]:
     """Interpret hidden embeddings of a prompt.
 
@@ -85,6 +86,7 @@ def interpret(
         bs: how many are interpreted at once.
         max_new_tokens: the longest interpretation.
         k: the decoder layer at whose input an embedding is inserted.
+        guidance: not in `selfie`: see `engine.settings.InterpretationSettings`; 0 is its raw argmax.
 
     Returns:
         `prompt`, `interpretation`, `layer`, `token`, `token_decoded`, each with one entry per pair, in their order.
@@ -99,7 +101,9 @@ def interpret(
     vectors = [states[layers.index(layer), tokens.index(token)] for layer, token in pairs]
     return {
         "prompt": [original_prompt] * len(vectors),
-        "interpretation": interpret_vectors(vectors, model, interpretation_prompt, tokenizer, bs, k, max_new_tokens),
+        "interpretation": interpret_vectors(
+            vectors, model, interpretation_prompt, tokenizer, bs, k, max_new_tokens, guidance
+        ),
         "layer": [layer for layer, _ in pairs],
         "token": [token for _, token in pairs],
         "token_decoded": [tokenizer.decode([int(input_ids[0, token])]) for _, token in pairs],
@@ -114,12 +118,13 @@ def interpret_vectors(
     bs: int = 8,
     k: int = 1,
     max_new_tokens: int = 30,
+    guidance: float = 0.0,
 ) -> list[str]:
     """Interpret any vectors `[hidden]` (dimensions of size 1 in front are dropped); other arguments as for `interpret`.
 
     Returns one text per vector; an empty one, with a warning, for a vector that has or leads to NaN or infinity.
     """
-    settings = InterpretationSettings(insert_layer=k, max_new_tokens=max_new_tokens)
+    settings = InterpretationSettings(insert_layer=k, max_new_tokens=max_new_tokens, guidance=guidance)
     (prompt,) = build_prompts(tokenizer, [interpretation_prompt.located()], Limits.of(model), settings)
     cells = [Cell(vector.reshape(-1), prompt) for vector in vecs]
     interpretations = interpret_chunk(model, cells, settings, batch_size=bs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-from ..models.layer_spec import InsertLayer, insert_layer_of
+from ..models.layer_spec import SAME, InsertLayer, insert_layer_of, insert_layer_text
 from ..surgery.modes import REPLACING_MODES
 
 
@@ -48,9 +49,24 @@ class InterpretationSettings:
         if not 0 <= self.plausibility <= 1:
             raise ValueError(f"plausibility is {self.plausibility}: it must be in [0, 1]")
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> InterpretationSettings:
+        """Those among the entries of a mapping, such as a manifest's settings. Raises KeyError, ValueError."""
+        return cls(**{field.name: given[field.name] for field in fields(cls)})
+
+    @property
+    def description(self) -> str:
+        """For people: "inserted at layer 1, normalized, strength 1, guidance 1"."""
+        layer = insert_layer_text(self.insert_layer)
+        where = "inserted at the layer it comes from" if layer == SAME else f"inserted at layer {layer}"
+        given = self.overlay_strength if isinstance(self.overlay_strength, tuple) else (self.overlay_strength,)
+        strength = ", ".join(f"{number:g}" for number in given)
+        guided = "raw argmax" if self.guidance == 0 else f"guidance {self.guidance:g}"
+        return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}, {guided}"
+
 
 DEFAULTS = InterpretationSettings(guidance=1.0)
-"""How `interpret`, the programs and the notebook interpret unless asked otherwise: by measurement (scripts/README.md).
-`InterpretationSettings()` itself is the plain definition: raw argmax."""
+"""How `interpret`, the programs and the notebook interpret unless asked otherwise; chosen by measurement, which
+scripts/README.md reports. `InterpretationSettings()` itself is the plain definition: raw argmax."""
 DEFAULT_PROMPT = "describe"
 """The built-in interpretation prompt that goes with them."""

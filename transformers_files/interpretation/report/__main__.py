@@ -10,7 +10,7 @@ from pathlib import Path
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
-from ..runs.manifest import tokenizer_beside
+from ..runs.manifest import settings_beside, tokenizer_beside
 from . import answers_figure, grid_figure, show, sweep_figure, write_page
 
 
@@ -36,7 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if path:
                 _save(draw, results, path)
         if settings.output or not any(figures.values()):
-            write_page(results, page, title=settings.csv.name, note=portion.note, calibration=calibration)
+            made = settings_beside(settings.csv)
+            write_page(
+                results,
+                page,
+                title=settings.csv.name,
+                note=portion.note,
+                reading=None if made is None else made.description,
+                calibration=calibration,
+            )
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
             print(portion.note)

@@ -94,7 +94,7 @@ def answer_shares(records: Sequence[Record]) -> dict[str, dict[int, float]]:
         for reading in example.readings if example.answer else ():
             named: dict[int, bool] = {}
             for record in reading.records.values():
-                if record.layer_idx is not None and record.kind != "output" and record.status == "ok":
+                if record.layer_idx is not None and record.kind != "output" and record.has_interpretation:
                     named[record.layer_idx] = named.get(record.layer_idx, False) or names_answer(record)
             for layer, verdict in named.items():
                 verdicts.setdefault(reading.label, {}).setdefault(layer, []).append(verdict)
@@ -136,7 +136,7 @@ def sweep_figure(records: Sequence[Record]) -> Figure:
 
 def sweep_values(records: Sequence[Record]) -> tuple[str, dict[tuple[int, int], float]]:
     """What is averaged, and (source layer, insert layer) → its mean over the interpretations without an error."""
-    records = [record for record in records if record.status == "ok" and record.layer_idx is not None]
+    records = [record for record in records if record.has_interpretation and record.layer_idx is not None]
     places = [(record, record.layer_idx if record.insert_layer == SAME else record.insert_layer) for record in records]
     answered = any(record.answer for record in records)
     found: dict[tuple[int, int], list[float]] = {}
@@ -171,7 +171,7 @@ def _rectangle(x: int, y: int, colour: str) -> Any:
 
 
 def _cell_text(record: Record) -> str:
-    line = one_line(record.interpretation_text.strip() if record.status == "ok" else record.status)
+    line = one_line(record.interpretation_text.strip() if record.has_interpretation else record.status)
     return line if len(line) <= _CELL_LETTERS else line[: _CELL_LETTERS - 1] + "…"
 
 

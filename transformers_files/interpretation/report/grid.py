@@ -85,7 +85,7 @@ def mean_probability(record: Record) -> float | None:
 
 def names_answer(record: Record) -> bool:
     """Whether the interpretation contains the example's answer as whole words, in upper or lower case."""
-    if not record.answer or record.status != "ok":
+    if not record.answer or not record.has_interpretation:
         return False
     pattern = rf"(?<!\w){re.escape(record.answer)}(?!\w)"
     return re.search(pattern, record.interpretation_text, re.IGNORECASE) is not None

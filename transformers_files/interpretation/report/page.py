@@ -31,11 +31,13 @@ def page(
     *,
     title: str = "Interpretations",
     note: str | None = None,
+    reading: str | None = None,
     calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> str:
     """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens.
 
     note: what the reader should know of the records as a whole, such as how many there are beside them.
+    reading: how embeddings were interpreted, as `InterpretationSettings.description` says it.
     calibration: of the trust below which the reader can hide cells.
     """
     examples = examples_of(records)
@@ -45,6 +47,7 @@ def page(
         "page.html.j2",
         title=title,
         note=note,
+        reading=reading,
         examples=examples,
         n_cells=len(records),
         n_layers=len({record.layer_idx for record in records}),
@@ -65,10 +68,11 @@ def write_page(
     *,
     title: str = "Interpretations",
     note: str | None = None,
+    reading: str | None = None,
     calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> None:
     """Write the page, in UTF-8, to `path`."""
-    text = page(records, title=title, note=note, calibration=calibration)
+    text = page(records, title=title, note=note, reading=reading, calibration=calibration)
     Path(path).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -145,7 +149,7 @@ def _cell_data(record: Record, calibration: Calibration) -> list[Any]:
     [layer, token, status].
     """
     place = [record.layer_idx, record.token_idx]
-    if record.status != "ok":
+    if not record.has_interpretation:
         return [*place, record.status]
     weights = record.interpretation_weights
     known = len(record.interpretation_tokens) == len(weights)

@@ -64,7 +64,7 @@ def _without_the_untrusted(reading: PromptGrid, min_trust: float, calibration: C
     shares = {place: calibration.trust(record.interpretation_weights) for place, record in reading.records.items()}
     records = {
         place: record
-        if record.status != "ok" or (shares[place] or 0.0) >= min_trust
+        if not record.has_interpretation or (shares[place] or 0.0) >= min_trust
         else replace(record, interpretation_text=_HIDDEN, interpretation_weights=())
         for place, record in reading.records.items()
     }
@@ -104,7 +104,7 @@ def _block(
 
 def _coloured_cell(record: Record | None, width: int, scale: float) -> Text:
     text = _cell(record, width)
-    if record is not None and record.status == "ok":
+    if record is not None and record.has_interpretation:
         text.stylize(_style(step_of(mean_relevancy(record) or 0.0, scale)))
     return text
 
@@ -122,7 +122,7 @@ def _cell(record: Record | None, width: int) -> Text:
 
     if record is None:
         return Text("")
-    if record.status != "ok":
+    if not record.has_interpretation:
         return Text(one_line(record.status), style="red")
     text = Text(one_line(record.interpretation_text.strip()))
     text.truncate(width, overflow="ellipsis", pad=True)

@@ -9,6 +9,7 @@ from typing import Any
 from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
 from ..prompts.interpretation_prompt import InterpretationPrompt
+from ..prompts.stop import LOOP
 from .calibration import BUILT_IN_CALIBRATION
 from .columns import (
     INSERT_LAYERS,
@@ -72,15 +73,25 @@ class Record:
     insert_layer: InsertLayer = column(  # noqa: RUF009 (a field, immutable or not)
         INSERT_LAYERS, "where the embedding was inserted: `1`, `1,3`, or `same`: `layer_idx`"
     )
-    status: str = column(TEXT, "`ok`, or what went wrong: then the lists of the interpretation are null", default=OK)
+    status: str = column(
+        TEXT,
+        "`ok`; `loop`: it began to repeat itself and was ended, of prompts with a stop; or what went wrong: then the "
+        "lists of the interpretation are null",
+        default=OK,
+    )
     answer: str | None = column(TEXT_OR_NONE, "of the example, if it has one", default=None)
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column."""
 
     @property
+    def has_interpretation(self) -> bool:
+        """Whether there is one: nothing went wrong with this embedding."""
+        return self.status in (OK, LOOP)
+
+    @property
     def trust(self) -> float | None:
         """Of interpretations of such relevancy, how many were right where answers are known; see `trust`. None where
-        `status` is not "ok"."""
+        there is none."""
         return BUILT_IN_CALIBRATION.trust(self.interpretation_weights)
 
     @property
@@ -103,7 +114,7 @@ COLUMNS = tuple(column.name for column in TABLE)
 
 def table_value(record: Record, column: Column) -> Any:
     """What a record has in a column; None where it is no interpretation."""
-    return None if column.form in PER_TOKEN and record.status != OK else getattr(record, column.field)
+    return None if column.form in PER_TOKEN and not record.has_interpretation else getattr(record, column.field)
 
 
 def columns_as_markdown() -> str:

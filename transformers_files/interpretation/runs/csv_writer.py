@@ -55,7 +55,7 @@ class Found:
 
     @property
     def failed(self) -> int:
-        """Those among them whose status is not ok."""
+        """Those among them without an interpretation."""
         return self.position.failed + sum(place.failed for place in self.kept.values())
 
 

@@ -26,7 +26,8 @@ from .request import CHUNK_CELLS
 from .grid import Address, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from .source_activations import SourceActivations
-from ..results.record import OK, Record, interpretation_pieces, token_source
+from ..prompts.stop import LOOP
+from ..results.record import Record, interpretation_pieces, token_source
 from ..prompts.index_selection import Selection
 from .shards import Piece
 
@@ -84,7 +85,7 @@ class Job:
     def piece(self, chunk: int, encode: Encode) -> Piece:
         """The records of one chunk as a file of this form has them."""
         records = self.records(chunk)
-        failed = sum(record.status != OK for record in records)
+        failed = sum(not record.has_interpretation for record in records)
         return Piece(chunk, len(records), failed, encode(records))
 
     def _vector(self, vectors: torch.Tensor, layer: int) -> torch.Tensor:
@@ -199,6 +200,6 @@ def interpretation_fields(
         "interpretation_weights": interpretation.relevancy,
         "interpretation_prob": interpretation.probabilities,
         "insert_layer": settings.insert_layer,
-        "status": interpretation.status,
+        "status": LOOP if interpretation.ended_by == LOOP else interpretation.status,
         "interpretation_tokens": pieces,
     }

@@ -25,6 +25,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..engine.settings import InterpretationSettings
+
 FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.parent
 COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "results", "runs")
@@ -43,7 +45,7 @@ class Position:
     chunks: int = 0
     rows: int = 0
     failed: int = 0
-    """Rows whose status is not ok."""
+    """Rows without an interpretation; their status says why."""
     bytes: int = 0
     crc32: int = 0
     """Of all bytes up to here."""
@@ -142,6 +144,15 @@ def tokenizer_beside(output: Path) -> Any | None:
             return None
         return AutoTokenizer.from_pretrained(manifest.about["model"], local_files_only=True, trust_remote_code=False)
     except (OutputError, KeyError, OSError, ValueError):
+        return None
+
+
+def settings_beside(output: Path) -> InterpretationSettings | None:
+    """How the interpretations of an output were made, if there is a manifest that says so."""
+    try:
+        manifest = read_manifest(Path(output))
+        return None if manifest is None else InterpretationSettings.of(manifest.settings)
+    except (OutputError, KeyError, TypeError, ValueError):
         return None
 
 

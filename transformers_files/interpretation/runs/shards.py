@@ -36,7 +36,7 @@ class Piece:
     chunk: int
     rows: int
     failed: int
-    """Rows whose status is not ok."""
+    """Rows without an interpretation; their status says why."""
     data: bytes
 
 

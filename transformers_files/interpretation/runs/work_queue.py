@@ -26,7 +26,7 @@ class Progress:
     """Of the plan that need not be computed again; some may turn out to have no interpretation."""
     rows: int
     failed: int
-    """Rows whose status is not ok."""
+    """Rows without an interpretation; their status says why."""
 
     def plus(self, cells: int, rows: int, failed: int) -> Progress:
         return Progress(self.cells + cells, self.rows + rows, self.failed + failed)
