@@ -21,10 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.evaluation_views import draw, tables
+from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
 from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options
-from common.program import REFUSED, fail, run_program
+from common.program import REFUSED, check_files, fail, run_program
 
 if TYPE_CHECKING:
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
@@ -72,7 +72,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
 
+    inputs = {"the facts": arguments.facts, "the entities": arguments.entities, "the maps": arguments.mapping}
+    inputs["the interpretation prompt"] = Path(arguments.interpretation_prompt)
     try:
+        check_files({"the evaluation": arguments.output} | figures(arguments), inputs)
         given = read_facts(arguments.facts)
         facts, tuning = of_half(given, arguments.half), of_half(given, "tuning")
         entities = (

@@ -32,6 +32,7 @@ from common.program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, 
 if TYPE_CHECKING:
     from transformers.interpretation.runs.coordination import Ranks
     from transformers.interpretation.runs.preparation import Prepared
+    from transformers.interpretation.runs.request import RunRequest
     from transformers.interpretation.runs.work_queue import Progress
 
 REFUSAL_SECONDS = 5
@@ -116,16 +117,17 @@ def assist(argv: Sequence[str]) -> int:
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, tell. `command` is what to repeat after an interruption."""
+    from transformers.interpretation.runs.manifest import OutputError
     from transformers.interpretation.runs.preparation import RequestError, check, prepare
 
     display = Display(arguments.report, arguments.no_report, arguments.show, arguments.output)
     planning = Planning(arguments.plan, arguments.rate, arguments.devices)
     if ranks is None and started_alone():
         print("accelerate has started one process; without several GPUs, more need --multi_gpu", file=sys.stderr)
+    request = request_of(arguments, arguments.model or "")
     try:
-        display.check()
+        display.check(inputs_of(request))
         planning.check()
-        request = request_of(arguments, arguments.model or "")
         checked = check(request)
         if arguments.model is None:  # only now: to make the embedded model takes a while
             request = replace(request, model=embedded_model())
@@ -137,12 +139,23 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
         return planning.tell(prepared)
     if prepared.is_complete:
         rows = prepared.found.position.rows
-        where = display.present(prepared, again=True)
+        try:
+            where = display.present(prepared, again=True)
+        except OutputError as error:
+            return fail(f"{error}; put it right and repeat: {command}", STOPPED)
         print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
         return 0
     if ranks is not None:
         ranks.publish("prepared", {"model": request.model, "began": prepared.began.isoformat()})
     return carry_out(prepared, display, command)
+
+
+def inputs_of(request: RunRequest) -> dict[str, Path | None]:
+    """The files that a run reads, by what they are called."""
+    given = {"the examples": request.examples, "the maps": request.mapping}
+    named = {f"the interpretation prompt {prompt}": prompt for prompt in request.interpretation_prompts}
+    named |= {} if request.device_map is None else {"the device map": request.device_map}
+    return given | {name: Path(path) for name, path in named.items()}
 
 
 def started_alone() -> bool:

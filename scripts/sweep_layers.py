@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.measured_model import load
 from common.options import DEMO_EXAMPLES, MODEL, ONE_PROMPT, add_options, parse_options
-from common.program import REFUSED, fail, run_program
+from common.program import REFUSED, check_files, fail, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,10 +52,12 @@ def sweep(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.report import sweep_figure
 
     figure = arguments.figure or arguments.output.with_suffix(".png")
+    inputs = {"the examples": arguments.examples, "the interpretation prompt": Path(arguments.interpretation_prompt)}
     try:
         existing = [path for path in (arguments.output, figure) if path.exists()]
         if existing:
             raise ProblemsError([f"{path} exists; name another file or move it away" for path in existing])
+        check_files({"the table": arguments.output, "the figure": figure}, inputs)
         examples = read_examples(arguments.examples)
         loaded = load(arguments)
         with tqdm(unit="layer") as bar:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from common.measured_model import add_measuring_options, load
 from common.options import add_options, parse_options
-from common.program import REFUSED, fail, run_program
+from common.program import REFUSED, check_files, fail, run_program
 from evaluate_interpretations import DEPTHS
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def tune(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.prompts.index_selection import Selection
 
     try:
+        outputs = {"the prompt": arguments.output, "the trials": trials_of(arguments.output)}
+        check_files(outputs, {"the facts": arguments.facts})
         facts = of_half(read_facts(arguments.facts), "tuning")
         loaded = load(arguments)
         layers = Selection.of(arguments.layers or every_second(loaded.n_layers)).resolve(loaded.n_layers + 1)
@@ -108,7 +110,12 @@ def write(output: Path, best: Trial, trials: Sequence[Trial]) -> None:
     prompt = {"name": output.stem, "sequence": list(spec.sequence)}
     output.write_text(json.dumps(prompt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     tried = json.dumps([asdict(trial) for trial in trials], indent=1, ensure_ascii=False)
-    output.with_suffix(".trials.json").write_text(tried + "\n", encoding="utf-8")
+    trials_of(output).write_text(tried + "\n", encoding="utf-8")
+
+
+def trials_of(output: Path) -> Path:
+    """Where everything that was tried is written."""
+    return output.with_suffix(".trials.json")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,10 @@ class Display:
     def page(self) -> Path:
         return self.report or self.output.with_suffix(".html")
 
-    def check(self) -> None:
-        """Raise RequestError for what cannot be shown or written."""
-        from transformers.interpretation.runs.csv_writer import check_writable
+    def check(self, inputs: Mapping[str, Path | None]) -> None:
+        """Raise RequestError for what cannot be shown or written. `inputs`: what the run reads; see `check_apart`."""
+        from transformers.interpretation.runs.csv_writer import files_of
+        from transformers.interpretation.runs.files import check_apart, check_writable
         from transformers.interpretation.runs.manifest import OutputError
         from transformers.interpretation.runs.preparation import RequestError
 
@@ -40,13 +41,17 @@ class Display:
             for package in packages
             if importlib.util.find_spec(package) is None
         ]
-        if not self.no_report:
-            try:
+        if not self.output.name:
+            raise RequestError([f"{self.output} is a folder; name a file"])
+        outputs = files_of(self.output) | ({} if self.no_report else {"the report": self.page})
+        try:
+            check_apart(outputs, inputs)
+            if not self.no_report:
                 check_writable(self.page)
                 if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
                     problems.append(f"{self.page} exists and is no report; name another --report or move it away")
-            except OutputError as error:
-                problems.append(str(error))
+        except OutputError as error:
+            problems.append(str(error))
         if problems:
             raise RequestError(problems)
 
@@ -60,22 +65,25 @@ class Display:
     def present(self, prepared: Prepared, *, again: bool = False) -> str:
         """Write the report and print the grid, as asked for; return where results are.
 
-        `again`: the table was finished earlier, so a report that is there already stays.
+        `again`: the table was finished earlier, so a report that is there already stays. Raises OutputError.
         """
         from transformers.interpretation.results.record import with_token_texts
         from transformers.interpretation.results.streaming import Examples, read_example, read_portion
+        from transformers.interpretation.runs.manifest import OutputError
 
         tokenizer = prepared.outline.tokenizer
         if not self.no_report and not (again and self.report is None and self.page.exists()):
             from transformers.interpretation.report import write_page
 
             portion = read_portion(self.output)
-            temporary = self.page.with_name(self.page.name + ".tmp")
-            self.page.parent.mkdir(parents=True, exist_ok=True)
-            title = title_of(prepared)
-            records, reading = with_token_texts(portion.records, tokenizer), prepared.settings.description
-            write_page(records, temporary, title=title, note=portion.note, reading=reading)
-            temporary.replace(self.page)
+            title, reading = title_of(prepared), prepared.settings.description
+            records = with_token_texts(portion.records, tokenizer)
+            try:
+                self.page.parent.mkdir(parents=True, exist_ok=True)
+                write_page(records, self.page, title=title, note=portion.note, reading=reading)
+            except OSError as error:
+                reason = f"cannot write the report {self.page}: {error.strerror or error}"
+                raise OutputError(f"{self.output} is complete; {reason}") from None
         if self.show is not None:
             from transformers.interpretation.report import show
 

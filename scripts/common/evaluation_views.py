@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,19 +83,25 @@ def draw(measured: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
         if arguments.figure is not None:
             print("no figure: it needs matplotlib; run: python -m pip install matplotlib", file=sys.stderr)
         return []
-    place = arguments.figure or arguments.output.with_suffix(".png")
+    recovery, trust = figures(arguments).values()
     drawn = []
     if "answer recovery" in measured:
         figure = Figure(figsize=(6, 3.5), layout="constrained")
         recovery_figure(figure, measured["answer recovery"], measured["known facts"])
-        figure.savefig(place, dpi=150)
-        drawn.append(str(place))
+        figure.savefig(recovery, dpi=150)
+        drawn.append(str(recovery))
     if "trust" in measured:
         figure = Figure(figsize=(5, 3), layout="constrained")
         trust_figure(figure, measured["trust"])
-        figure.savefig(place.with_stem(f"{place.stem}_trust"), dpi=150)
-        drawn.append(str(place.with_stem(f"{place.stem}_trust")))
+        figure.savefig(trust, dpi=150)
+        drawn.append(str(trust))
     return drawn
+
+
+def figures(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Where the figures go, by what they are called: beside the output, unless another place is named."""
+    place = arguments.figure or arguments.output.with_suffix(".png")
+    return {"the figure": place, "the figure of trust": place.with_stem(f"{place.stem}_trust")}
 
 
 LINES = {

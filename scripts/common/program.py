@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -54,6 +54,20 @@ def embedded_model() -> str:
         return str(ensure_embedded_model())
     except (EmbeddedModelError, OSError) as error:
         raise RequestError([str(error)]) from error
+
+
+def check_files(outputs: Mapping[str, Path], inputs: Mapping[str, Path | None]) -> None:
+    """Raise RequestError for a file that cannot be written, or that would be written over another."""
+    from transformers.interpretation.runs.files import check_apart, check_writable
+    from transformers.interpretation.runs.manifest import OutputError
+    from transformers.interpretation.runs.preparation import RequestError
+
+    try:
+        for path in outputs.values():
+            check_writable(path)
+        check_apart(outputs, inputs)
+    except OutputError as error:
+        raise RequestError([str(error)]) from None
 
 
 def fail(reason: str | Exception, status: int) -> int:

@@ -130,3 +130,11 @@ def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path, capsys, more, m
     assert main(arguments(folder, output, *more)) == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize("output", ["facts.json", "entities.json", "prompt.json", "figure.png"])
+def test_no_output_takes_the_place_of_another_file(folder, capsys, output):
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(arguments(folder, folder / output, "--figure", str(folder / "figure.png"))) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

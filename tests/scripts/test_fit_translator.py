@@ -69,3 +69,13 @@ def test_what_cannot_be_is_refused(folder, capsys, more, message):
     assert main(["--model", str(folder), "--layers", "2", "--output", str(maps), "--insert-layer", "1", *more]) == 2
     assert message in capsys.readouterr().err
     assert not maps.exists()
+
+
+@pytest.mark.parametrize("output", ["facts.json", "prompt.json"])
+def test_no_output_takes_the_place_of_an_input(folder, capsys, output):
+    write_json(folder / "facts.json", {"facts": []})
+    before = (folder / output).read_bytes()
+    options = ["--interpretation-prompt", str(folder / "prompt.json"), "--facts", str(folder / "facts.json")]
+    assert main(["--model", str(folder), "--layers", "2", *options, "--output", str(folder / output)]) == 2
+    assert "the maps" in capsys.readouterr().err
+    assert (folder / output).read_bytes() == before

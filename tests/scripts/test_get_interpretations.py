@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -389,3 +390,48 @@ def test_the_embedded_model_thinks_of_the_answer(embedded_folder, workplace):
     assert "Tokyo" in rows[1]["interpretation_text"]
     assert rows[1]["status"] == "ok"
     assert json.loads(rows[1]["interpretation_prob"])[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--report", "interpretations.csv"],
+        ["--report", "interpretations.csv.manifest.json"],
+        ["--report", "Interpretations.csv"],
+        ["--report", "out.csv.shards/page.html", "--output", "out.csv"],
+        ["--report", "linked/interpretations.csv"],
+        ["--output", "x.csv", "--report", "short.json"],
+        ["--output", ""],
+        ["--output", "x" * 240 + ".csv"],
+        ["--output", "\udcff.csv"],
+        ["--device", "meta"],
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(model, workplace, capsys, options):
+    (workplace / "linked").symlink_to(".")
+    before = sorted(workplace.rglob("*"))
+    assert script.main(arguments(model, *options)) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told and all(line.startswith("error: ") for line in told)
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_disk_that_fills_while_the_report_is_written(model, workplace, capsys, monkeypatch):
+    def full(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    options = ["--layers", "1", "--tokens", "last"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert script.main(arguments(model, *options)) == 1
+        told = capsys.readouterr().err
+        reason = "cannot write the report interpretations.html: No space left on device"
+        assert f"error: interpretations.csv is complete; {reason}; " in told
+        assert "Traceback" not in told
+        assert script.main(arguments(model, *options)) == 1  # the table is complete, the report still fails
+        assert reason in capsys.readouterr().err
+    assert len(rows_of("interpretations.csv")) == 2
+    assert not list(workplace.glob("*.tmp"))
+    assert script.main(arguments(model, *options)) == 0
+    assert Path("interpretations.html").exists()

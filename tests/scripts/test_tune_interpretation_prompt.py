@@ -104,3 +104,13 @@ def test_no_facts_are_refused(folder, capsys):
     assert main(["--model", str(folder), "--facts", "nowhere.json", "--output", str(output)]) == 2
     assert "nowhere.json" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_no_output_takes_the_place_of_an_input(folder, capsys):
+    (folder / "facts.json").rename(folder / "f.trials.json")
+    before = (folder / "f.trials.json").read_bytes()
+    for output in ("f.trials.json", "f.json"):  # everything that was tried goes to f.trials.json
+        given = ["--facts", str(folder / "f.trials.json"), "--output", str(folder / output)]
+        assert main(["--model", str(folder), *given]) == 2
+        assert "would be written over the facts" in capsys.readouterr().err
+    assert (folder / "f.trials.json").read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -109,3 +110,22 @@ def test_a_calibration_of_ones_own_reaches_page_and_terminal(tmp_path, capsys):
     assert main([*arguments, "--show", "--min-trust", "0.5"]) == 0
     text = capsys.readouterr().out
     assert text.count("·") > 1 and "trust below 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-o", "interpretations.csv"], "the page .* would be written over the table"),
+        (["--grid-figure", "interpretations.csv"], "the grid figure .* would be written over the table"),
+        (["--grid-figure", "a.png", "--answers-figure", "a.png"], "the answers figure .* over the grid figure"),
+    ],
+)
+def test_no_output_takes_the_place_of_another_file(csv, capsys, monkeypatch, options, told):
+    monkeypatch.chdir(csv.parent)
+    before = csv.read_bytes()
+    assert main([csv.name, *options]) == 2
+    assert re.search(f"^error: {told}", capsys.readouterr().err)
+    assert csv.read_bytes() == before
+    csv.rename("table.html")
+    assert main(["table.html"]) == 2
+    assert (csv.parent / "table.html").read_bytes() == before

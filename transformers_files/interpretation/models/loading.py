@@ -100,7 +100,8 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        if torch.empty(0, device=name).is_meta:
+            raise ModelError(f"device {name}: it holds shapes without numbers; weights need a real one")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {name}: {_in_short(error)}") from error
     return name

@@ -10,7 +10,8 @@ from pathlib import Path
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
-from ..runs.manifest import settings_beside, tokenizer_beside
+from ..runs.files import check_apart
+from ..runs.manifest import OutputError, settings_beside, tokenizer_beside
 from . import answers_figure, grid_figure, show, sweep_figure, write_page
 
 
@@ -18,24 +19,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 2 with one line on stderr that says what is wrong."""
     settings = _parser().parse_args(arguments)
     page = settings.output or settings.csv.with_suffix(".html")
+    figures = {
+        "the grid figure": (grid_figure, settings.grid_figure),
+        "the answers figure": (answers_figure, settings.answers_figure),
+        "the sweep figure": (sweep_figure, settings.sweep_figure),
+    }
+    outputs = {name: path for name, (_, path) in figures.items() if path is not None}
+    if settings.output or (settings.show is None and not outputs):
+        outputs["the page"] = page
     try:
+        check_apart(outputs, {"the table": settings.csv, "the calibration": settings.calibration})
         calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN_CALIBRATION
         if settings.show is not None:
             shown = _with_token_texts(_shown(settings), settings.csv)
             show(shown, min_trust=settings.min_trust, calibration=calibration)
-        figures = {
-            grid_figure: settings.grid_figure,
-            answers_figure: settings.answers_figure,
-            sweep_figure: settings.sweep_figure,
-        }
-        if settings.show is not None and not (settings.output or any(figures.values())):
+        if not outputs:
             return 0
         portion = _portion(settings)
         results = _with_token_texts(portion.records, settings.csv)
-        for draw, path in figures.items():
-            if path:
+        for name, (draw, path) in figures.items():
+            if name in outputs:
                 _save(draw, results, path)
-        if settings.output or not any(figures.values()):
+        if "the page" in outputs:
             made = settings_beside(settings.csv)
             write_page(
                 results,
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
             print(portion.note)
-    except (ValueError, ImportError, OSError) as error:
+    except (OutputError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

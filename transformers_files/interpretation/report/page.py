@@ -71,9 +71,14 @@ def write_page(
     reading: str | None = None,
     calibration: Calibration = BUILT_IN_CALIBRATION,
 ) -> None:
-    """Write the page, in UTF-8, to `path`."""
+    """Write the page, in UTF-8, to `path`: whole or not at all, by way of a file named `….tmp` beside it."""
     text = page(records, title=title, note=note, reading=reading, calibration=calibration)
-    Path(path).write_text(text, encoding="utf-8", newline="\n")
+    temporary = Path(f"{path}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def notebook_view(records: Sequence[Record]) -> str:

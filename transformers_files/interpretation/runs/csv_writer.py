@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .manifest import Manifest, OutputError, Position, read_manifest
+from .files import check_writable
+from .manifest import MANIFEST_SUFFIX, Manifest, OutputError, Position, manifest_path, read_manifest
 from .parquet_writer import ParquetOutput
 from .shards import Piece, ShardEntry, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
 from ..results.csv_table import csv_header
@@ -65,25 +66,19 @@ def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, S
     return {chunk: place for chunk, place in pieces.items() if chunk >= position.chunks}
 
 
-def check_writable(path: Path) -> None:
-    """Raise OutputError if a file could not be written there. Writes nothing."""
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file")
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: {folder} is not a folder")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is no ordinary file")
-    for wanted in (folder, path) if path.exists() else (folder,):
-        if not os.access(wanted, os.W_OK):
-            raise OutputError(f"cannot write {path}: no permission to write {wanted}")
+def files_of(output: Path) -> dict[str, Path]:
+    """Whatever a run writes for an output, by what it is called."""
+    return {
+        "the table": output,
+        "the table's manifest": manifest_path(output),
+        "the table's progress": _progress_path(output),
+        "the table's shards": shards_folder(output),
+    }
 
 
 def check_output(path: Path) -> None:
     """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
-    check_writable(path)
+    check_writable(path, longest_suffix=f"{MANIFEST_SUFFIX}.tmp")
     if read_manifest(path) is None and path.exists() and path.stat().st_size:
         raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
 

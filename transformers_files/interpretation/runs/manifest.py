@@ -31,7 +31,7 @@ FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.parent
 COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "results", "runs")
 """The subpackages on which a run's results depend. Views, measures and the calls in memory are not among them."""
-_MANIFEST = ".manifest.json"
+MANIFEST_SUFFIX = ".manifest.json"
 
 
 class OutputError(Exception):
@@ -100,7 +100,7 @@ class Manifest:
 
 def manifest_path(output: Path) -> Path:
     """Where the manifest of an output lies."""
-    return output.with_name(output.name + _MANIFEST)
+    return output.with_name(output.name + MANIFEST_SUFFIX)
 
 
 def read_manifest(output: Path) -> Manifest | None:
