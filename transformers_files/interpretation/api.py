@@ -32,6 +32,7 @@ from .results.record import Record
 from .runs.grid import Limits, build_prompts
 from .runs.job import check_evaluation_mode, interpretation_fields, plan_job
 from .runs.request import CHUNK_CELLS
+from .runs.source_model import SourceModel
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec
@@ -113,9 +114,7 @@ def interpret(
         prompt_output_tokens=prompt_output_tokens,
         place=place,
         batch_size=batch_size,
-        source_model=source_model,
-        source_tokenizer=source_tokenizer,
-        mapping=mapping,
+        source_model=SourceModel.of(model, tokenizer, source_model, source_tokenizer, mapping),
     )
     return Interpretations(job.all_records())
 

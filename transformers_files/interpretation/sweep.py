@@ -19,6 +19,7 @@ from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .runs.grid import Limits, PlanError
 from .runs.job import plan_job
+from .runs.source_model import SourceModel
 
 
 def sweep_layers(
@@ -74,9 +75,7 @@ def sweep_layers(
             tokens=Selection.of(tokens),
             prompt_output_tokens=0,
             batch_size=batch_size,
-            source_model=source_model,
-            source_tokenizer=source_tokenizer,
-            mapping=mapping,
+            source_model=SourceModel.of(model, tokenizer, source_model, source_tokenizer, mapping),
         )
         batch_size = job.batch_size  # the same for all
         records += job.all_records()

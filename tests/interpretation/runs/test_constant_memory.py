@@ -16,7 +16,8 @@ from transformers.interpretation.runs.preparation import prepare
 from transformers.interpretation.runs.request import RunRequest
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import Example
-from transformers.interpretation.runs.grid import Source
+from transformers.interpretation.runs.grid import Plan, Source
+from transformers.interpretation.runs.source_model import SourceModel
 from transformers.interpretation.runs.source_activations import SourceActivations, continue_greedily
 from transformers.interpretation.runs.runner import run
 
@@ -63,7 +64,8 @@ def test_a_long_prompt_is_read_with_the_states_of_one_layer_at_a_time(llama):
 def test_states_that_are_kept_are_those_of_the_tokens_asked_for(llama):
     held = 3 * 4 * 32 * 2  # of three tokens, those of two layers
     source = Source(Example("long_1", "x"), "x", tuple(t % VOCABULARY for t in range(LONG)), (0, 5, LONG - 1))
-    reader = SourceActivations(llama, tiny_tokenizer(), source, tuple(range(9)), 0, captured_bytes=held)
+    plan = Plan((source,), (), tuple(range(9)), 0, 1, captured_bytes=held)
+    reader = SourceActivations(SourceModel(llama, tiny_tokenizer()), source, plan)
     for layer in range(9):
         vectors = reader.vectors(layer, 5)
         sizes = {state.data_ptr(): state.untyped_storage().nbytes() for state in reader._block.values()}

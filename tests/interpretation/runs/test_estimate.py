@@ -23,6 +23,7 @@ from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import Limits, Plan, Source, make_plan
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from transformers.interpretation.runs.job import Job
+from transformers.interpretation.runs.source_model import SourceModel
 from transformers.interpretation.prompts.index_selection import Selection
 
 TOKENIZER = tiny_tokenizer()
@@ -118,10 +119,10 @@ def test_sources_are_read_by_the_source_model():
     """Twice as wide as the model: its reading is most of the work."""
     how = InterpretationSettings(max_new_tokens=1)
     source = tiny_model(**CONFIG, hidden_size=64, num_hidden_layers=2)
-    plan = plan_of(MODEL, how, layers=Selection("1"), source_limits=Limits.of(source))
+    plan = plan_of(MODEL, how, layers=Selection("1"), source_model=SourceModel(source, TOKENIZER))
     found = estimate_of(MODEL, plan, how, source_model=source)
-    mapping = {1: lambda vectors: vectors[:, :32]}
-    operations, tokens, _ = run_counted(MODEL, plan, how, source_model=source, mapping=mapping)
+    narrower = SourceModel(source, TOKENIZER, {1: lambda vectors: vectors[:, :32]})
+    operations, tokens, _ = run_counted(MODEL, plan, how, source_model=narrower)
     assert tokens == found.work.tokens - found.sources.tokens
     assert operations == pytest.approx(found.operations, rel=1e-2)
     sizes = [sum(weight.numel() for weight in one.parameters()) for one in (MODEL, source)]

@@ -26,6 +26,7 @@ from ..models.families import RESIDUAL, decoder, decoder_layers
 from ..models.layer_spec import SAME
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..results.record import MINUS
+from .source_model import SourceModel
 from ..prompts.index_selection import Selection
 
 CAPTURED_BYTES = 256 * 2**20
@@ -184,21 +185,20 @@ def make_plan(
     prompt_output_tokens: int,
     chunk_cells: int,
     place: str = RESIDUAL,
-    source_tokenizer: Any = None,
-    source_limits: Limits | None = None,
+    source_model: SourceModel | None = None,
     now: datetime | None = None,
 ) -> Plan:
     """Check everything against the model's limits and its tokenizer, and plan the work.
 
     `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
     Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
-    source_tokenizer, source_limits: of the model that reads the examples, where it is another one.
+    source_model: what reads the examples, where it is another model; with or without weights.
     now: the time that chat templates are told; None: the present, one for all.
     Raises PlanError with all problems.
     """
     now = datetime.now() if now is None else now
-    source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
-    source_limits = limits if source_limits is None else source_limits
+    source_tokenizer = tokenizer if source_model is None else source_model.tokenizer
+    source_limits = limits if source_model is None else Limits.of(source_model.model)
     problems: list[str] = []
     if prompt_output_tokens < 0:
         problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")

@@ -21,13 +21,14 @@ from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..prompts.examples import Example
 from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME
-from ..mapping.affine import AnyMap, map_vectors
+from ..mapping.affine import map_vectors
 from .request import CHUNK_CELLS
 from .grid import Address, Limits, Plan, Source, make_plan
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from .source_activations import SourceActivations
 from ..prompts.stop import LOOP
 from ..results.record import Record, interpretation_pieces, token_source
+from .source_model import SourceModel
 from ..prompts.index_selection import Selection
 from .shards import Piece
 
@@ -45,20 +46,16 @@ class Job:
         plan: Plan,
         settings: InterpretationSettings,
         *,
-        batch_size: int,
-        source_model: nn.Module | None = None,
-        source_tokenizer: Any = None,
-        mapping: AnyMap = None,
+        batch_size: int | None = None,
+        source_model: SourceModel | None = None,
     ) -> None:
-        """source_model, source_tokenizer: what reads the examples, where it is not the model itself."""
+        """source_model: None: the model itself. batch_size: None: as many as memory suggests."""
         self.plan = plan
-        self.batch_size = batch_size
+        self.batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
-        self._source_model = model if source_model is None else source_model
-        self._source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
-        self._mapping = mapping
+        self._source_model = SourceModel(model, tokenizer) if source_model is None else source_model
         self._reading: SourceActivations | None = None
 
     def records(self, chunk: int) -> list[Record]:
@@ -94,7 +91,7 @@ class Job:
         Both are mapped before they are subtracted: the offset of an affine map has no place in a difference.
         """
         hidden = self._model.get_input_embeddings().weight.shape[-1]
-        mapped = map_vectors(self._mapping, vectors, layer, hidden)
+        mapped = map_vectors(self._source_model.mapping, vectors, layer, hidden)
         if len(mapped) == 1:
             return mapped[0]
         exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
@@ -104,15 +101,7 @@ class Job:
         """Cells come in the order of their sources, so the last reading is kept, and only that."""
         if self._reading is None or self._reading.source is not source:
             self._reading = None
-            self._reading = SourceActivations(
-                self._source_model,
-                self._source_tokenizer,
-                source,
-                self.plan.layers,
-                self.plan.prompt_output_tokens,
-                self.plan.place,
-                self.plan.captured_bytes,
-            )
+            self._reading = SourceActivations(self._source_model, source, self.plan)
         return self._reading
 
     def _record(self, address: Address, reading: SourceActivations, interpretation: Interpretation) -> Record:
@@ -144,15 +133,13 @@ def plan_job(
     prompt_output_tokens: int,
     place: str = RESIDUAL,
     batch_size: int | None = None,
-    source_model: nn.Module | None = None,
-    source_tokenizer: Any = None,
-    mapping: AnyMap = None,
+    source_model: SourceModel,
 ) -> Job:
     """A job for models that are loaded already, checked before any work; arguments as for `interpret`.
 
     Raises ValueError; PlanError with all problems of the plan.
     """
-    for loaded in (model,) if source_model is None else (model, source_model):
+    for loaded in (model, source_model.model):
         check_evaluation_mode(loaded)
     check_hook_point(place)
     plan = make_plan(
@@ -166,19 +153,9 @@ def plan_job(
         prompt_output_tokens=prompt_output_tokens,
         chunk_cells=CHUNK_CELLS,
         place=place,
-        source_tokenizer=source_tokenizer,
-        source_limits=None if source_model is None else Limits.of(source_model),
-    )
-    return Job(
-        model,
-        tokenizer,
-        plan,
-        settings,
-        batch_size=resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size,
         source_model=source_model,
-        source_tokenizer=source_tokenizer,
-        mapping=mapping,
     )
+    return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model)
 
 
 def check_evaluation_mode(model: nn.Module) -> None:

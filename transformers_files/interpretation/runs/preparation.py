@@ -34,6 +34,7 @@ from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
 from .coordination import Ranks
 from ..prompts.index_selection import ALL, Selection
 from .request import RunRequest
+from .source_model import SourceModel
 
 
 class RequestError(ProblemsError):
@@ -174,8 +175,8 @@ def prepare(
             checked.placement.fitted(one.skeleton)
         device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
-        source_limits = Limits.of(reader.skeleton)
-        check_spaces(checked.maps, n_layers=source_limits.n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
+        n_layers = Limits.of(reader.skeleton).n_layers
+        check_spaces(checked.maps, n_layers=n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
         began = _begun(request) or datetime.now() if began is None else began
         plan = make_plan(
             outline.tokenizer,
@@ -188,8 +189,7 @@ def prepare(
             prompt_output_tokens=request.prompt_output_tokens,
             chunk_cells=request.chunk_cells,
             place=request.place,
-            source_tokenizer=reader.tokenizer,
-            source_limits=source_limits,
+            source_model=SourceModel(reader.skeleton, reader.tokenizer),
             now=began,
         )
         if checked.maps is not None:

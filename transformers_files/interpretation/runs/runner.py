@@ -19,12 +19,12 @@ from torch import nn
 from ..results import parquet
 from .preparation import Prepared, about
 from .request import RunRequest
-from ..engine.decode import resolve_batch_size
 from ..models.loading import Outline, load_weights
 from .manifest import Manifest
 from .csv_writer import is_parquet, open_output
 from .grid import Plan
 from .job import Encode, Job
+from .source_model import SourceModel
 from .work_queue import Progress, lead, support
 from ..results.csv_table import csv_rows
 
@@ -38,11 +38,10 @@ def run(prepared: Prepared) -> Iterator[Progress]:
     request, plan, found = prepared.request, prepared.plan, prepared.found
     models = Models.load(prepared)
     manifest = found.manifest
+    job = models.job(prepared, plan, request.batch_size if manifest is None else manifest.plan["batch_size"])
     if manifest is None:
-        batch_size = request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
-        resolved = {"batch_size": batch_size, "chunk_cells": plan.chunk_cells}
+        resolved = {"batch_size": job.batch_size, "chunk_cells": plan.chunk_cells}
         manifest = Manifest(prepared.identity, about(prepared), resolved, began=prepared.began.isoformat())
-    job = _job(prepared, models, manifest)
     encode = _encoder(request)
     with open_output(request.output, manifest, found) as output:
         kept = sum(plan.chunk_size(chunk) for chunk in found.kept)
@@ -76,16 +75,16 @@ class Models:
     """Ready to run."""
 
     model: nn.Module
-    source: nn.Module
-    """What reads the examples: often the model itself."""
+    source: SourceModel
 
     @classmethod
     def load(cls, prepared: Prepared) -> Models:
         """Raises ModelError."""
         model = _load(prepared, prepared.outline)
-        return cls(model, model if prepared.source is None else _load(prepared, prepared.source))
+        other = model if prepared.source is None else _load(prepared, prepared.source)
+        return cls(model, SourceModel(other, prepared.reader.tokenizer, prepared.maps and prepared.maps.maps))
 
-    def job(self, prepared: Prepared, plan: Plan, batch_size: int) -> Job:
+    def job(self, prepared: Prepared, plan: Plan, batch_size: int | None) -> Job:
         """On a plan that may be cut into other chunks than the prepared one."""
         return Job(
             self.model,
@@ -94,8 +93,6 @@ class Models:
             prepared.settings,
             batch_size=batch_size,
             source_model=self.source,
-            source_tokenizer=prepared.reader.tokenizer,
-            mapping=None if prepared.maps is None else prepared.maps.maps,
         )
 
 

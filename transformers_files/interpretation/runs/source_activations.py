@@ -10,9 +10,9 @@ from torch import nn
 
 from ..models.kv_cache import empty_cache
 from ..models.activations import capture
-from ..models.families import RESIDUAL
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
-from .grid import CAPTURED_BYTES, Source
+from .grid import Plan, Source
+from .source_model import SourceModel
 from ..results.record import MINUS, token_pieces
 from ..prompts.index_selection import span_name
 
@@ -37,32 +37,21 @@ def layers_at_once(tokens: int, hidden: int, captured_bytes: int) -> int:
 class SourceActivations:
     """The token ids of a source, outputs included, and its hidden embeddings; of a difference the other prompt's too.
 
-    Of these, as many consecutive layers are held at once as `captured_bytes` allow.
+    Of these, as many consecutive layers are held at once as the plan's `captured_bytes` allow.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        source: Source,
-        layers: Sequence[int],
-        prompt_output_tokens: int,
-        place: str = RESIDUAL,
-        captured_bytes: int = CAPTURED_BYTES,
-    ) -> None:
-        output = continue_greedily(model, source.input_ids, prompt_output_tokens)
+    def __init__(self, source_model: SourceModel, source: Source, plan: Plan) -> None:
+        output = continue_greedily(source_model.model, source.input_ids, plan.prompt_output_tokens)
         self.source = source
         self.input_ids = (*source.input_ids, *output)
         """Of the prompt and its output."""
         self._spans = [token for token in source.tokens if isinstance(token, range)]
-        self.tokens = (*_strings(tokenizer, self.input_ids), *map(span_name, self._spans))
+        self.tokens = (*_strings(source_model.tokenizer, self.input_ids), *map(span_name, self._spans))
         """Their raw token strings, then the names of the means."""
-        self.output_text = "".join(token_pieces(tokenizer, output))
-        self._model = model
-        self._tokenizer = tokenizer
-        self._layers = layers
-        self._place = place
-        self._captured_bytes = captured_bytes
+        self.output_text = "".join(token_pieces(source_model.tokenizer, output))
+        self._model = source_model.model
+        self._tokenizer = source_model.tokenizer
+        self._plan = plan
         there = [token for token in source.tokens if isinstance(token, range) or token < len(self.input_ids)]
         self._rows = {token: row for row, token in enumerate(there)}
         self._block: dict[int, torch.Tensor] = {}
@@ -104,9 +93,9 @@ class SourceActivations:
     def _capture(self, layer: int) -> dict[int, torch.Tensor]:
         """The block of layers that `layer` belongs to: `{layer: [1 or 2, tokens, hidden]}`."""
         hidden = self._model.get_input_embeddings().weight.shape[-1]
-        size = layers_at_once(len(self._rows), hidden, self._captured_bytes)
-        first = self._layers.index(layer) // size * size
-        block = self._layers[first : first + size]
+        size = layers_at_once(len(self._rows), hidden, self._plan.captured_bytes)
+        first = self._plan.layers.index(layer) // size * size
+        block = self._plan.layers[first : first + size]
         sides = [self._states(self.input_ids, block, list(self._rows))]
         if self.source.minus is not None:
             sides.append(self._states(self.source.minus.input_ids, block, self.source.minus.tokens))
@@ -115,7 +104,7 @@ class SourceActivations:
     def _states(self, input_ids: Sequence[int], layers: Sequence[int], tokens: Sequence[int | range]) -> torch.Tensor:
         """`[len(layers), len(tokens), hidden]`"""
         ids = torch.tensor([input_ids], device=input_device(self._model))
-        return capture(self._model, ids, layers, tokens, self._place)
+        return capture(self._model, ids, layers, tokens, self._plan.place)
 
 
 def _strings(tokenizer: Any, input_ids: Sequence[int]) -> tuple[str, ...]:

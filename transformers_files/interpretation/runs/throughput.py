@@ -9,7 +9,6 @@ import time
 
 from .preparation import Prepared
 from ..models.flops import Rate
-from ..engine.decode import resolve_batch_size
 from .runner import Models
 
 _CHUNKS = 5
@@ -23,8 +22,7 @@ def measure_rate(prepared: Prepared) -> Rate:
     """
     plan = prepared.plan
     models = Models.load(prepared)
-    batch_size = prepared.request.batch_size or resolve_batch_size(models.model, plan.prompts, prepared.settings)
-    job = models.job(prepared, plan, batch_size)
+    job = models.job(prepared, plan, prepared.request.batch_size)
     began = time.monotonic()
     rows, seconds = [], []
     for chunk in range(0, plan.n_chunks, -(-plan.n_chunks // _CHUNKS)):
