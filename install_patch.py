@@ -539,6 +539,11 @@ def examine(package: Package, patch: Patch) -> Installation:
         if original is None:
             raise PatchError(f"transformers {package.version} has no {path}: the patch does not fit this version")
         pristine[path] = original
+        if listed.get(path, ",").startswith(","):
+            raise PatchError(
+                f"{package.record} has no hash of {path}, so nothing tells whether it is as transformers "
+                f"{package.version} has it; install the package as pip does: {package.remedy}"
+            )
         if fingerprint(original) != listed.get(path):
             foreign.append(f"{path} (not as transformers {package.version} has it)")
         elif found is not None and fingerprint(found) not in (listed[path], modified.get(path)):

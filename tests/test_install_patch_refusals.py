@@ -50,6 +50,21 @@ def test_record_changed_by_somebody_else(bench: Bench) -> None:
     assert RECORD in refused(bench.run("restore"))
 
 
+@pytest.mark.parametrize("row", [f"{MODIFIED[0]},,\n", ""])
+def test_a_record_without_hashes(bench: Bench, row: str) -> None:
+    """As other package managers than pip leave it: nobody has changed anything, but nothing tells."""
+    lines = (bench.site / RECORD).read_text().splitlines(keepends=True)
+    changed = [row if line.startswith(f"{MODIFIED[0]},") else line for line in lines]
+    (bench.site / RECORD).write_text("".join(changed))
+    before = snapshot(bench.site)
+    line = refused(bench.run("install", "--yes"))
+    assert (
+        f"{RECORD} has no hash of {MODIFIED[0]}, so nothing tells" in line and "pip install --force-reinstall" in line
+    )
+    assert "changed by somebody else" not in line
+    assert snapshot(bench.site) == before
+
+
 @pytest.mark.parametrize("path", [MODIFIED[0], f"{ADDED}/core.py", f"{ADDED}/report/page.html.j2"])
 def test_missing_files_come_back(bench: Bench, path: str) -> None:
     """Nothing of anybody is lost by writing a file that was deleted."""

@@ -267,11 +267,40 @@ def test_bad_arguments_are_named(model, options, message):
         (torch.ones(32), {}, "vectors are torch.float32, 32;"),
         (torch.ones(2, 32, dtype=torch.long), {}, "vectors are torch.int64, 2 × 32;"),
         (torch.ones(2, 32), {"names": ["a"]}, "1 names for 2 vectors"),
+        ([], {}, "no vectors: give at least one"),
+        (torch.ones(0, 32), {}, "no vectors: give at least one"),
+        ([torch.ones(32), torch.ones(31)], {}, r"vectors must be of one shape, not of 2: \(32,\), \(31,\)"),
+        (["a"], {}, "vectors must be tensors, or numbers that make one"),
+        (None, {}, "vectors must be tensors, or numbers that make one"),
     ],
 )
 def test_bad_vectors_are_named(model, vectors, options, message):
     with pytest.raises(ValueError, match=message):
         interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **options)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "a\ud800"}, r"prompt has U\+D800 \(half of a surrogate pair\) at character 2, which is not text"),
+        ({"minus": "\udfff"}, r"minus has U\+DFFF"),
+        ({"prompt": 5}, "prompt must be text, found a number"),
+        ({"prompt": ["a"]}, "prompt must be text, found a list"),
+    ],
+)
+def test_prompts_that_are_no_text_are_refused(model, options, message, raw):
+    with pytest.raises(ValueError, match=message):
+        interpret(model, tiny_tokenizer(), **{"prompt": "ab", "raw": raw} | options)
+
+
+def test_a_model_whose_parts_hand_each_other_tuples_is_refused():
+    model = tiny_model(vocab_size=VOCABULARY)
+    model.config.return_dict = False
+    with pytest.raises(ValueError, match=r"return_dict false, .*; set config.return_dict = True"):
+        interpret(model, tiny_tokenizer(), "Hi")
+    with pytest.raises(ValueError, match=r"return_dict false, .*; set config.return_dict = True"):
+        interpret_vectors(model, tiny_tokenizer(), torch.ones(1, 32))
 
 
 def test_a_model_in_training_mode_is_refused(model):

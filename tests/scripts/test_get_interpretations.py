@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -435,3 +436,16 @@ def test_a_disk_that_fills_while_the_report_is_written(model, workplace, capsys,
     assert not list(workplace.glob("*.tmp"))
     assert script.main(arguments(model, *options)) == 0
     assert Path("interpretations.html").exists()
+
+
+def test_a_chat_template_that_fails_is_one_line_for_all_examples(model, workplace, capsys):
+    folder = shutil.copytree(model, workplace / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('only tools may speak') }}"
+    tokenizer.save_pretrained(folder)
+    write_json(workplace / "examples.json", {"examples": [{"prompt": "one"}, {"prompt": "two"}]})
+    before = sorted(workplace.rglob("*"))
+    assert script.main(arguments(folder)) == 2
+    line = "error: the chat template fails (only tools may speak); raw prompts go without it\n"
+    assert capsys.readouterr().err == line
+    assert sorted(workplace.rglob("*")) == before

@@ -214,7 +214,9 @@ def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | In
 
 def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapping: AnyMap) -> torch.Tensor:
     """`[n, hidden]`, checked."""
-    rows = vectors if isinstance(vectors, torch.Tensor) else torch.stack([torch.as_tensor(v) for v in vectors])
+    rows = vectors if isinstance(vectors, torch.Tensor) else _stacked(vectors)
+    if len(rows) == 0:
+        raise ValueError("no vectors: give at least one")
     hidden = model.get_input_embeddings().weight.shape[-1]
     if mapping is not None and rows.ndim == 2:
         return map_vectors(mapping, rows, None, hidden)
@@ -222,3 +224,15 @@ def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapp
         shape = " × ".join(map(str, rows.shape))
         raise ValueError(f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}")
     return rows
+
+
+def _stacked(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Several vectors as one tensor."""
+    try:
+        each = [torch.as_tensor(vector) for vector in vectors]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"vectors must be tensors, or numbers that make one: {error}") from None
+    shapes = dict.fromkeys(tuple(vector.shape) for vector in each)
+    if len(shapes) > 1:
+        raise ValueError(f"vectors must be of one shape, not of {len(shapes)}: {', '.join(map(str, shapes))}")
+    return torch.stack(each) if each else torch.empty(0)

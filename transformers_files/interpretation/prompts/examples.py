@@ -30,6 +30,7 @@ _KEYS = ("prompt", "category", "raw", "answer", "minus")
 _SHOWN_PROBLEMS = 50
 _SHOWN_LENGTH = 40
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ExamplesError(ProblemsError):
@@ -54,6 +55,13 @@ class Example:
     """What the prompt does not say and the model may be thinking of."""
     minus: str | None = None
     """Another prompt, `raw` as this one is: differences are interpreted, this prompt's embeddings minus that one's."""
+
+    def __post_init__(self) -> None:
+        for field, text in (("prompt", self.prompt), ("minus", self.minus or ""), ("answer", self.answer or "")):
+            if not isinstance(text, str):
+                raise ValueError(f"{field} must be text, found {_kind(text)}")
+            if found := _SURROGATE.search(text):
+                raise ValueError(f"{field} has {_named(found)}, which is not text")
 
 
 @dataclass(frozen=True)
@@ -192,8 +200,12 @@ def _text_problems(value: Any) -> Iterator[str]:
     elif not value.strip():
         yield "is empty"
     elif found := _NOT_TEXT.search(value):
-        what = "NUL" if found[0] == "\0" else "half of a surrogate pair"
-        yield f"has U+{ord(found[0]):04X} ({what}) at character {found.start() + 1}, which is not text"
+        yield f"has {_named(found)}, which is not text"
+
+
+def _named(found: re.Match[str]) -> str:
+    what = "NUL" if found[0] == "\0" else "half of a surrogate pair"
+    return f"U+{ord(found[0]):04X} ({what}) at character {found.start() + 1}"
 
 
 def _kind(value: Any) -> str:

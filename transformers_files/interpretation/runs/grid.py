@@ -22,7 +22,7 @@ from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError
 from ..prompts.examples import Example
 from ..models.chat_template import ChatTemplateError, read_prompt
-from ..models.families import RESIDUAL, decoder, decoder_layers
+from ..models.families import RESIDUAL, UnsupportedModelError, decoder, decoder_layers
 from ..models.layer_spec import SAME
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..results.record import MINUS
@@ -54,6 +54,11 @@ class Limits:
     def of(cls, model: nn.Module) -> Limits:
         """Of a model, with or without weights. Raises UnsupportedModelError."""
         config = decoder(model).config
+        if getattr(model.config, "return_dict", True) is False:
+            raise UnsupportedModelError(
+                "the model's configuration has return_dict false, so that its parts hand each other tuples where they "
+                "expect names; set config.return_dict = True"
+            )
         positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
         return cls(len(decoder_layers(model)), positions, vocabulary)
 
