@@ -9,8 +9,8 @@ import pytest
 import transformers
 from fake_transformers import Bench, make_repository, make_site
 from packaging.version import Version
-
-from install_patch import DOCUMENTS, TESTED
+from patch_installer.package import TESTED
+from patch_installer.patch import DOCUMENTS
 
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"

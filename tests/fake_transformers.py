@@ -19,6 +19,7 @@ from typing import NamedTuple
 from unittest import mock
 
 INSTALLER = Path(__file__).resolve().parent.parent / "install_patch.py"
+INSTALLER_PACKAGE = INSTALLER.parent / "scripts" / "patch_installer"
 VERSION = "4.57.6"
 PACKAGE = {
     "transformers/__init__.py": "__version__ = '{version}'\n",
@@ -93,6 +94,8 @@ def make_repository(folder: Path, name: str = "one", extra: str | None = None, v
     }
     write_files(folder / "transformers_files", {path: text.encode() for path, text in files.items()})
     shutil.copy2(INSTALLER, folder)
+    package = folder / INSTALLER_PACKAGE.relative_to(INSTALLER.parent)
+    shutil.copytree(INSTALLER_PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -122,10 +125,14 @@ class Bench:
     repository: Path
 
     def load(self) -> ModuleType:
-        """The repository's installer as a module."""
+        """The repository's installer as a module, with modules of its own beside those of other repositories."""
         spec = importlib.util.spec_from_file_location("install_patch", self.repository / "install_patch.py")
         module = importlib.util.module_from_spec(spec)
-        with mock.patch.dict(sys.modules, {"install_patch": module}):  # where dataclasses look up their annotations
+        others = {name: loaded for name, loaded in sys.modules.items() if name.split(".")[0] != INSTALLER_PACKAGE.name}
+        with (
+            mock.patch.dict(sys.modules, {**others, "install_patch": module}, clear=True),
+            mock.patch.object(sys, "path", list(sys.path)),
+        ):
             spec.loader.exec_module(module)
         return module
 

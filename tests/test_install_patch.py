@@ -15,6 +15,7 @@ import transformers.interpretation
 from fake_transformers import (
     ADDED,
     INSTALLER,
+    INSTALLER_PACKAGE,
     MODIFIED,
     PACKAGE,
     RECORD,
@@ -230,8 +231,26 @@ def test_the_changelog_begins_with_the_version() -> None:
     assert headings[0] == install_patch.Patch.read(TREE).version == transformers.interpretation.__version__
 
 
-def test_installer_is_python_3_9() -> None:
-    ast.parse(INSTALLER.read_text(), feature_version=(3, 9))
+@pytest.mark.parametrize("place", [INSTALLER, *sorted(INSTALLER_PACKAGE.glob("*.py"))])
+def test_installer_is_python_3_9(place: Path) -> None:
+    ast.parse(place.read_text(), feature_version=(3, 9))
+
+
+def test_installer_needs_nothing_but_the_standard_library(bench: Bench, tmp_path: Path) -> None:
+    """From any folder, without a package installed but the one to patch."""
+    command = [sys.executable, "-I", "-S", str(bench.repository / "install_patch.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: install_patch.py")
+
+
+def test_modules_of_the_installer_import_only_those_before_them() -> None:
+    order = re.search(r"messages < [\w <]+", (INSTALLER_PACKAGE / "__init__.py").read_text())[0].split(" < ")
+    assert {f"{name}.py" for name in order} == {place.name for place in INSTALLER_PACKAGE.glob("[!_]*.py")}
+    for number, name in enumerate(order):
+        tree = ast.parse((INSTALLER_PACKAGE / f"{name}.py").read_text())
+        near = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        named = {part for node in near for part in ([node.module] if node.module else [n.name for n in node.names])}
+        assert named <= set(order[:number])
 
 
 def test_installer_imports_neither_torch_nor_transformers() -> None:

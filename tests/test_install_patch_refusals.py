@@ -178,6 +178,17 @@ def test_package_without_the_file_to_modify(bench: Bench) -> None:
     assert f"has no {MODIFIED[0]}: the patch does not fit" in refused(bench.run("--yes"))
 
 
+def test_installer_without_its_modules(bench: Bench) -> None:
+    shutil.rmtree(bench.repository / "scripts")
+    process = bench.start("--yes")
+    _, errors = process.communicate(timeout=60)
+    assert (
+        process.returncode == 2
+        and "complete copy of its repository: scripts/ is missing" in errors
+        and errors.count("\n") == 1
+    )
+
+
 def test_installer_without_its_tree(bench: Bench) -> None:
     shutil.rmtree(bench.repository / "transformers_files")
     assert "complete copy of its repository" in refused(bench.run("--yes"))
