@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options
 from common.program import REFUSED, check_files, fail, run_program
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers.interpretation.mapping.lenses import Lens
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
 
 DEPTHS = (0.5, 0.65, 0.8)
@@ -60,6 +62,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--half", default="held-out", choices=("tuning", "held-out"), help=half)
     add("--measures", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=f"of: {', '.join(MEASURES)}")
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
+    add(
+        "--lens", nargs="+", type=Path, default=[], metavar="FILE", help="beside the logit lens: fit_lens.py's, by kind"
+    )
     add("--figure", type=Path, metavar="FILE.png", help="default: beside the output, if there is matplotlib")
     return parse_options(parser, argv)
 
@@ -86,12 +91,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
             arguments.insert_layer, arguments.replacing_mode, arguments.overlay_strength, arguments.max_new_tokens
         )
         maps = None if arguments.mapping is None else MapsFile.read(arguments.mapping)
+        lenses = read_lenses(arguments.lens)
         loaded = load(arguments)
         layers = selection.resolve(loaded.n_layers + 1)
         check_insert_layer(settings.insert_layer, loaded)
         prompt = spec.build(loaded.tokenizer)
         if maps is not None:
             maps.check_layers(layers)
+        for lens in lenses:
+            lens.check(loaded.model)
     except ValueError as error:
         return fail(error, REFUSED)
     mapping = None if maps is None else maps.maps
@@ -104,7 +112,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "interpretation prompt": {"name": prompt.name, "text": prompt.text},
         "settings": asdict(settings),
         "mapping": str(arguments.mapping) if arguments.mapping else None,
-        **measure(arguments.measures, interpreter, facts, tuning, entities, layers, loaded),
+        "lenses": [str(path) for path in arguments.lens],
+        **measure(arguments.measures, interpreter, facts, tuning, entities, layers, loaded, lenses),
     }
     measured["seconds"] = round(time.monotonic() - began, 1)
     print("\n\n".join(tables(measured)))
@@ -123,6 +132,7 @@ def measure(
     entities: Sequence[Entity],
     layers: Sequence[int],
     loaded: Loaded,
+    lenses: Sequence[Lens],
 ) -> dict[str, Any]:
     """What was asked for, each measure under its name."""
     from transformers.interpretation.measures import (
@@ -142,7 +152,7 @@ def measure(
     if {"recovery", "trust"} & set(wanted):
         cells = score_cells(interpreter, known, layers)
     if "recovery" in wanted:
-        measured["answer recovery"] = answer_recovery(interpreter, cells, known, layers, loaded.n_layers)
+        measured["answer recovery"] = answer_recovery(interpreter, cells, known, layers, loaded.n_layers, lenses)
     if "trust" in wanted:
         known_of_tuning = known if tuning == facts else known_facts(model, tokenizer, tuning)
         if len(known_of_tuning) > 1:
@@ -177,26 +187,50 @@ def answer_recovery(
     known: Sequence[Fact],
     layers: Sequence[int],
     n_layers: int,
+    lenses: Sequence[Lens],
 ) -> dict[str, Any]:
     """Shares of known facts, per layer and at any layer up to a depth; each with its interval."""
-    from transformers.interpretation.measures import lens_shares, own_layer_shares, share_named
+    from transformers.interpretation.measures import answer_ranks, own_layer_shares, share_named
 
-    lens = lens_shares(interpreter.model, interpreter.tokenizer, known, layers)
+    read = {"logit": None} | {lens.kind: lens.maps for lens in lenses}
+    model, tokenizer = interpreter.model, interpreter.tokenizer
+    ranks = {kind: answer_ranks(model, tokenizer, known, layers, maps) for kind, maps in read.items()}
     own = own_layer_shares(interpreter, known, layers)
-    by_layer = {
-        layer: {
-            **as_json(share_named(cells, [layer])),
-            **{f"logit lens top-{best}": as_json(share) for best, share in lens[layer].items()},
-            **({"own layer": as_json(own[layer])} if layer in own else {}),
-        }
-        for layer in layers
-    }
     up_to = {depth: [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
+
+    def shares(at: Sequence[int]) -> dict[str, Any]:
+        return {**as_json(share_named(cells, at)), **lens_columns(ranks, at)}
+
     return {
         "interpretations per reported one": 1,
-        "any layer": {f"≤ {depth:.0%}": as_json(share_named(cells, up_to[depth])) for depth in DEPTHS if up_to[depth]},
-        "layers": by_layer,
+        "any layer": {f"≤ {depth:.0%}": shares(up_to[depth]) for depth in DEPTHS if up_to[depth]},
+        "layers": {
+            layer: {**shares([layer]), **({"own layer": as_json(own[layer])} if layer in own else {})}
+            for layer in layers
+        },
     }
+
+
+def lens_columns(ranks: Mapping[str, Mapping[int, Tensor]], layers: Sequence[int]) -> dict[str, Any]:
+    """Of each kind of lens the share of facts that it reads at any of these layers; nothing is subtracted."""
+    from transformers.interpretation.measures import shares_among_best
+
+    columns = {}
+    for kind, by_layer in ranks.items():
+        if at := [by_layer[layer] for layer in layers if layer in by_layer]:
+            columns |= {f"{kind} lens top-{best}": as_json(one) for best, one in shares_among_best(*at).items()}
+    return columns
+
+
+def read_lenses(paths: Sequence[Path]) -> list[Lens]:
+    """Raises MappingError for another file, ValueError for two of a kind."""
+    from transformers.interpretation.mapping.lenses import Lens
+
+    lenses = [Lens.load(path) for path in paths]
+    kinds = [lens.kind for lens in lenses]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"--lens: {' and '.join(kinds)}: give one of a kind")
+    return lenses
 
 
 def described(loaded: Loaded, interpreter: Interpreter, known: Sequence[Fact], layers: Sequence[int]) -> str:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 COVERAGES_SHOWN = (1.0, 0.5, 0.25, 0.1)
 
+LENSES = ("logit", "tuned", "jacobian")
 SECTIONS = {
     "answer recovery": (
         *("net", "named", "by other", "by random"),
-        *("logit lens top-1", "logit lens top-10", "own layer"),
+        *(f"{kind} lens top-{best}" for kind in LENSES for best in (1, 10)),
+        "own layer",
     ),
     "next token, identity prompt": ("precision", "surprisal"),
     "entity description": ("net", "named", "by other"),
@@ -26,7 +28,7 @@ SECTIONS = {
         for name in ("with paraphrase", "with other", "difference")
     ),
 }
-"""Measure → its columns in the table."""
+"""Measure → its columns in the table; those that nothing stands in are left out."""
 
 
 def tables(measured: dict[str, Any]) -> list[str]:
@@ -58,10 +60,11 @@ def _trust_table(section: dict[str, Any], how: str) -> str:
 
 
 def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
-    width = max(map(len, columns)) + 2
-    width = max(width, 19)
+    rows = [*section["layers"].items(), *section.get("any layer", {}).items()]
+    columns = [name for name in columns if any(name in shares for _, shares in rows)]
+    width = max([19, *(len(name) + 2 for name in columns)])
     lines = [title, f"{'layer':>9}" + "".join(f"{name:>{width}}" for name in columns)]
-    for label, shares in [*section["layers"].items(), *section.get("any layer", {}).items()]:
+    for label, shares in rows:
         cells = [shown(name, shares[name]) if name in shares else "" for name in columns]
         lines.append(f"{label:>9}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines)
@@ -108,6 +111,8 @@ LINES = {
     "net": ("interpretation, net of guesses", "C0", "-"),
     "logit lens top-1": ("logit lens, top 1", "C1", "-"),
     "logit lens top-10": ("logit lens, top 10", "C1", "--"),
+    "tuned lens top-1": ("tuned lens, top 1", "C2", "-"),
+    "jacobian lens top-1": ("Jacobian lens, top 1", "C4", "-"),
     "own layer": ("the model finishes its own pass", "0.6", ":"),
     "by other": ("control: another fact's vector", "C3", "-"),
     "by random": ("control: random vector", "C3", ":"),
@@ -119,6 +124,8 @@ def recovery_figure(figure: Figure, recovery: dict[str, Any], known: int) -> Non
     axes = figure.add_subplot()
     for name, (label, colour, style) in LINES.items():
         points = {layer: shares[name] for layer, shares in recovery["layers"].items() if name in shares}
+        if not points:
+            continue
         layers = list(points)
         axes.plot(layers, [share["value"] for share in points.values()], style, color=colour, label=label)
         if name == "net":

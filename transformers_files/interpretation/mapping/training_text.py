@@ -77,13 +77,9 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
         for layer in layers:
             hooks.enter_context(input_hook(decoder_layers(model)[layer], _keep_last(seen[layer])))
         for rows in _batches(tokenizer, settings):
-            step, cache = torch.tensor(rows), empty_cache(model)
             steps = settings.text_tokens - len(rows[0])
-            for _ in range(steps):
-                logits, cache = next_logits(model, step.to(input_device(model)), cache)
-                logits = logits.float().cpu()
+            for logits, _ in _said_next(model, rows, settings, generator):
                 best.append(logits.topk(min(BEST, logits.shape[-1])))
-                step = torch.multinomial((logits / settings.temperature).softmax(-1), 1, generator=generator)
             skipped = SKIPPED - min(len(rows[0]), SKIPPED)
             for kept in (best, *seen.values()):
                 del kept[len(kept) - steps : len(kept) - steps + skipped]
@@ -91,6 +87,28 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
     chosen = _balanced(tokens[:, 0], settings.most_per_token, generator)
     states = {layer: torch.cat(kept)[chosen] for layer, kept in seen.items()}
     return OwnText(states, tokens[chosen], logits[chosen].softmax(-1))
+
+
+@torch.no_grad()
+def sample_texts(model: nn.Module, tokenizer: Any, settings: OwnTextSettings) -> list[Tensor]:
+    """The texts themselves: token ids `[rows, text_tokens]`, openings included; the same on every call."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.cat([torch.tensor(rows), *(step for _, step in _said_next(model, rows, settings, generator))], 1)
+        for rows in _batches(tokenizer, settings)
+    ]
+
+
+def _said_next(
+    model: nn.Module, rows: list[list[int]], settings: OwnTextSettings, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step by step the logits `[rows, vocabulary]`, float32 on the CPU, and the tokens `[rows, 1]` drawn from them."""
+    step, cache = torch.tensor(rows), empty_cache(model)
+    for _ in range(settings.text_tokens - len(rows[0])):
+        logits, cache = next_logits(model, step.to(input_device(model)), cache)
+        logits = logits.float().cpu()
+        step = torch.multinomial((logits / settings.temperature).softmax(-1), 1, generator=generator)
+        yield logits, step
 
 
 def _batches(tokenizer: Any, settings: OwnTextSettings) -> Iterator[list[list[int]]]:

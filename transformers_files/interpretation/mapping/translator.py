@@ -113,7 +113,7 @@ def fit_translator(
     """
     settings = settings or TranslatorSettings()
     spoken = sample_own_text(model, tokenizer, source_layers, settings.text)
-    with _frozen(model):
+    with frozen(model):
         shared = _read_beginning(model, prompt)
 
         def surprise(translated: Tensor, rows: Tensor) -> Tensor:
@@ -128,15 +128,17 @@ def fit_translator(
         }
 
 
-def save_maps(maps: Mapping[int, Translator | AffineMap], path: str | Path) -> None:
-    """As safetensors."""
+def save_maps(
+    maps: Mapping[int, Translator | AffineMap], path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """As safetensors; metadata: texts for the file's header."""
     from safetensors.torch import save_file
 
     parts = {layer: vars(one) if isinstance(one, AffineMap) else one.state_dict() for layer, one in maps.items()}
     named = {  # copies: several layers may share a map, and tensors that share memory cannot be saved
         f"{layer}.{name}": part.clone().contiguous() for layer, of_one in parts.items() for name, part in of_one.items()
     }
-    save_file(named, str(path))
+    save_file(named, str(path), metadata=None if metadata is None else dict(metadata))
 
 
 def load_maps(path: str | Path) -> dict[int, Translator | AffineMap]:
@@ -185,7 +187,7 @@ def _fit(
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Weights want no gradients meanwhile."""
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in wanting:

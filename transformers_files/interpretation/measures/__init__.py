@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from .baselines import lens_ranks, lens_shares, own_layer_shares
+from .baselines import answer_ranks, lens_ranks, lens_shares, own_layer_shares, shares_among_best
 from .entities import KindShares, names_kind, score_kinds
 from .faithfulness import Faithfulness, Returns, score_faithfulness
 from .identity import NextToken, next_token_shares
@@ -40,6 +40,7 @@ __all__ = [
     "Shares",
     "Step",
     "Trial",
+    "answer_ranks",
     "calibrate",
     "estimate",
     "known_facts",
@@ -59,5 +60,6 @@ __all__ = [
     "score_kinds",
     "separation",
     "share_named",
+    "shares_among_best",
     "steps",
 ]

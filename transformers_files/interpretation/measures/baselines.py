@@ -1,18 +1,19 @@
-"""What answer recovery is held against: the logit lens, and the model that finishes its own pass."""
+"""What answer recovery is held against: the logit lens and fitted ones, and the model that finishes its own pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..mapping.affine import VectorMap
 from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
-from ..models.forward import input_device
-from ..models.thread_hooks import input_hook, output_hook
+from ..models.forward import input_device, read_out
+from ..models.thread_hooks import input_hook
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
@@ -26,16 +27,44 @@ ROWS = 256
 
 
 def lens_shares(
-    model: nn.Module, tokenizer: Any, facts: Sequence[Fact], layers: Sequence[int]
+    model: nn.Module,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    layers: Sequence[int],
+    maps: Mapping[int, VectorMap] | None = None,
 ) -> dict[int, dict[int, Estimate]]:
-    """Layer → k → share of facts whose answer's first token is among the k best of the logit lens."""
+    """Layer → k → share of facts whose answer's first token is among the k best of a lens; see `answer_ranks`."""
+    ranks = answer_ranks(model, tokenizer, facts, layers, maps)
+    return {layer: shares_among_best(of_layer) for layer, of_layer in ranks.items()}
+
+
+def answer_ranks(
+    model: nn.Module,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    layers: Sequence[int],
+    maps: Mapping[int, VectorMap] | None = None,
+) -> dict[int, torch.Tensor]:
+    """Layer → how many tokens a lens puts before the first one of each fact's answer, `[facts]`.
+
+    maps: the lens by source layer, as `mapping.lenses` fits it; layers that it has nothing for are left out. None: the
+    logit lens, at all layers.
+    """
+    layers = [layer for layer in layers if maps is None or layer in maps]
+    if not layers:
+        return {}
     states = last_token_states(model, tokenizer, [fact.prompt for fact in facts], layers)
     tokens = torch.tensor([first_answer_token(tokenizer, fact) for fact in facts])
-    shares = {}
-    for column, layer in enumerate(layers):
-        ranks = lens_ranks(model, states[:, column], layer, tokens)
-        shares[layer] = {best: estimate((ranks < best).tolist()) for best in LENS_BEST}
-    return shares
+    return {
+        layer: lens_ranks(model, states[:, column], layer, tokens, None if maps is None else maps[layer])
+        for column, layer in enumerate(layers)
+    }
+
+
+def shares_among_best(*ranks: torch.Tensor) -> dict[int, Estimate]:
+    """k → share of the facts that are among the k best; of several layers' ranks `[facts]`, at any of them."""
+    best = torch.stack(ranks).amin(0)
+    return {most: estimate((best < most).tolist()) for most in LENS_BEST}
 
 
 def first_answer_token(tokenizer: Any, fact: Fact) -> int:
@@ -45,35 +74,39 @@ def first_answer_token(tokenizer: Any, fact: Fact) -> int:
 
 
 @torch.no_grad()
-def lens_ranks(model: nn.Module, states: torch.Tensor, layer: int, tokens: torch.Tensor) -> torch.Tensor:
-    """How many tokens the logit lens (nostalgebraist 2020) puts before the given ones.
-
-    The states take the place of the last decoder layer's output, so that the model's own final norm, head and whatever
-    it does to its logits afterwards apply, in every family.
+def lens_ranks(
+    model: nn.Module, states: torch.Tensor, layer: int, tokens: torch.Tensor, lens: VectorMap | None = None
+) -> torch.Tensor:
+    """How many tokens a lens puts before the given ones.
 
     Args:
         states: `[n, hidden]` of one layer.
         layer: index into the n_layers + 1 hidden states they come from; the last is after the final norm already.
         tokens: `[n]`, token ids.
+        lens: from the layer to the last one's output, before the final norm. None: as it is, the logit lens
+            (nostalgebraist 2020).
 
     Returns:
         `[n]`, whole numbers, 0 for the best.
+
+    Raises ValueError for a lens after the final norm.
     """
     normed = layer == len(decoder_layers(model))
+    if normed and lens is not None:
+        raise ValueError(f"the state at layer {layer} is after the final norm: there is nothing for a lens to map")
     ranks = []
     for rows, wanted in zip(states.split(ROWS), tokens.split(ROWS)):
-        logits = _logits(model, rows, normed=normed)
+        rows = rows if lens is None else lens(rows)
+        logits = (_head(model, rows) if normed else read_out(model, rows)).cpu()
         ranks.append((logits > logits.gather(1, wanted[:, None])).sum(1))
     return torch.cat(ranks)
 
 
-def _logits(model: nn.Module, rows: torch.Tensor, *, normed: bool) -> torch.Tensor:
-    """float32 logits `[n, vocabulary]` on the CPU."""
-    place = model.get_output_embeddings() if normed else decoder_layers(model)[-1]
-    hook = input_hook if normed else output_hook
-    with hook(place, lambda hidden: rows[:, None].to(hidden)):
-        ids = torch.zeros((len(rows), 1), dtype=torch.long, device=input_device(model))
-        return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float().cpu()
+def _head(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """float32 logits `[n, vocabulary]` of states that are after the final norm."""
+    ids = torch.zeros((len(rows), 1), dtype=torch.long, device=input_device(model))
+    with input_hook(model.get_output_embeddings(), lambda hidden: rows[:, None].to(hidden)):
+        return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float()
 
 
 def own_layer_shares(interpreter: Interpreter, facts: Sequence[Fact], layers: Sequence[int]) -> dict[int, Estimate]:

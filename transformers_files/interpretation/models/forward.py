@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .families import decoder_layers
 from .kv_cache import cache_beside, cache_in
-from .thread_hooks import input_hook
+from .thread_hooks import input_hook, output_hook
 
 _ROWS_IN_CPU_CACHE = 8
 """Rows of logits that are read at once on a CPU: what stays in its cache is read in half the time."""
@@ -37,6 +38,30 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
     with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
         out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
     return out.logits[:, -1].to(input_ids.device), cache_in(out)
+
+
+def read_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """What the model makes of states in the place of its last decoder layer's output.
+
+    Its own final norm, head and whatever it does to its logits afterwards apply, in every family. Differentiable.
+
+    Args:
+        states: `[n, hidden]`, before the final norm.
+
+    Returns:
+        float32 logits `[n, vocabulary]`, where the model puts them.
+    """
+
+    def logits_of(tokens: int) -> torch.Tensor:
+        ids = torch.zeros((tokens, 1), dtype=torch.long, device=input_device(model))
+        return model(input_ids=ids, use_cache=False, return_dict=True).logits
+
+    with output_hook(decoder_layers(model)[-1], lambda hidden: states[:, None].to(hidden)):
+        try:
+            logits = logits_of(1)  # what goes through the layers is replaced behind them: one token is enough
+        except RuntimeError:  # not where the result is given the shape of the ids, as in GPTBigCode
+            logits = logits_of(len(states))
+    return logits.reshape(len(states), -1).float()
 
 
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
