@@ -49,7 +49,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add_measuring_options(parser)
     add_options(
         parser,
-        *("layers", "interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength", "mapping"),
+        *("layers", "interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength"),
+        *("guidance", "plausibility", "mapping"),
         *("max_new_tokens", "output"),
         layers={"default": "all"},
         interpretation_prompts=ONE_PROMPT,
@@ -87,9 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             of_half(read_entities(arguments.entities), arguments.half) if "entities" in arguments.measures else []
         )
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
-        settings = InterpretationSettings(
-            arguments.insert_layer, arguments.replacing_mode, arguments.overlay_strength, arguments.max_new_tokens
-        )
+        settings = InterpretationSettings.of(vars(arguments))
         maps = None if arguments.mapping is None else MapsFile.read(arguments.mapping)
         lenses = read_lenses(arguments.lens)
         loaded = load(arguments)
@@ -239,8 +238,7 @@ def described(loaded: Loaded, interpreter: Interpreter, known: Sequence[Fact], l
     mapped = "" if interpreter.mapping is None else ", mapped"
     return (
         f"last tokens of {len(known)} facts at layers {', '.join(map(str, layers))} of {loaded.name}, "
-        f"interpretation prompt {interpreter.prompt.name}, inserted at layer {settings.insert_layer} "
-        f"({settings.replacing_mode}, {settings.overlay_strength:g}{mapped})"
+        f"interpretation prompt {interpreter.prompt.name}, {settings.description}{mapped}"
     )
 
 
