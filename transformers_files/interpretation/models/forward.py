@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from .families import decoder_layers
-from .kv_cache import cache_beside, cache_in
+from .kv_cache import cache_beside, cache_in, cached_length
+from .rope import check_pass
 from .thread_hooks import input_hook, output_hook
 
 _ROWS_IN_CPU_CACHE = 8
@@ -34,6 +35,7 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
         logits `[batch, vocabulary]` after the last token, in the model's dtype, on the device of `input_ids`; the cache
         with the new tokens in it.
     """
+    check_pass(model, cached_length(cache), input_ids.shape[1])
     before = cache_beside(model, cache, input_ids)
     with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
         out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)

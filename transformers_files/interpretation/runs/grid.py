@@ -20,14 +20,15 @@ from torch import nn
 
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError
-from ..prompts.examples import Example
 from ..models.chat_template import ChatTemplateError, read_prompt
 from ..models.families import RESIDUAL, UnsupportedModelError, decoder, decoder_layers
 from ..models.layer_spec import SAME
+from ..models.rope import short_positions
+from ..prompts.examples import Example
+from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..results.record import MINUS
 from .source_model import SourceModel
-from ..prompts.index_selection import Selection
 
 CAPTURED_BYTES = 256 * 2**20
 """Hidden states held at once, unless those of a single layer are more."""
@@ -49,6 +50,8 @@ class Limits:
     positions: int | None
     """The longest sequence; None where the model's configuration does not say."""
     vocabulary: int | None
+    short_positions: int | None = None
+    """The longest text that is read by the angles for short ones; None where there is one set. See `models.rope`."""
 
     @classmethod
     def of(cls, model: nn.Module) -> Limits:
@@ -60,16 +63,26 @@ class Limits:
                 "expect names; set config.return_dict = True"
             )
         positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
-        return cls(len(decoder_layers(model)), positions, vocabulary)
+        return cls(len(decoder_layers(model)), positions, vocabulary, short_positions(model))
 
-    def problems(self, input_ids: Sequence[int], new_tokens: int) -> Iterator[str]:
-        """Why a prompt of these token ids, continued by `new_tokens` tokens, cannot be run."""
+    def problems(self, input_ids: Sequence[int], new_tokens: int, read_first: int | None = None) -> Iterator[str]:
+        """Why a prompt of these token ids, continued by `new_tokens` tokens, cannot be run.
+
+        read_first: how many of its tokens are read in a pass of their own; None: all.
+        """
         if not input_ids:
             yield "has no tokens"
         if self.positions is not None and len(input_ids) + new_tokens > self.positions:
             yield f"has {len(input_ids)} tokens and {new_tokens} new ones; the model takes {self.positions}"
         if self.vocabulary is not None and max(input_ids, default=0) >= self.vocabulary:
             yield f"has token id {max(input_ids)}, the model knows {self.vocabulary}: is it the model's own tokenizer?"
+        if self.short_positions is not None:
+            first, last = read_first or len(input_ids), len(input_ids) + new_tokens
+            if first <= self.short_positions < last:
+                yield (
+                    f"is read from {first} to {last} tokens, and after {self.short_positions} the model turns all "
+                    "positions by other angles than those that its cache then has; be shorter, or begin beyond"
+                )
 
 
 @dataclass(frozen=True)
@@ -262,7 +275,7 @@ def _build(
         except ValueError as error:
             problems.append(str(error))
             continue
-        found = limits.problems(prompt.input_ids, settings.max_new_tokens)
+        found = limits.problems(prompt.input_ids, settings.max_new_tokens, min(prompt.insert_locations))
         problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
         places, strengths = len(prompt.insert_locations), settings.overlay_strength
         if isinstance(strengths, tuple) and len(strengths) != places:
