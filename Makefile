@@ -37,6 +37,7 @@ lint: $(ENV)/.tests-installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) tests/layers.py
+	$(RUN) -m mypy
 
 patch: $(ENV)/.installed
 	$(RUN) install_patch.py --yes

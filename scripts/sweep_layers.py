@@ -25,12 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    names = ("examples", "layers", "tokens", "interpretation_prompts", "replacing_mode", "overlay_strength")
-    names += ("max_new_tokens", "batch_size", "output")
+    how = ("interpretation_prompts", "replacing_mode", "overlay_strength", "max_new_tokens", "batch_size")
     add_options(
         parser,
         *MODEL,
-        *names,
+        *("examples", "layers", "tokens", *how, "output"),
         examples=DEMO_EXAMPLES,
         layers={"default": "all"},
         tokens={"default": "last"},
@@ -66,8 +65,8 @@ def sweep(arguments: argparse.Namespace) -> int:
                 bar.total = of
                 bar.update(done - bar.n)
 
-            names = ("layers", "insert_layers", "tokens", "interpretation_prompt", "replacing_mode")
-            names += ("overlay_strength", "max_new_tokens", "batch_size")
+            how = ("interpretation_prompt", "replacing_mode", "overlay_strength", "max_new_tokens", "batch_size")
+            names = ("layers", "insert_layers", "tokens", *how)
             choices = {name: getattr(arguments, name) for name in names}
             records = sweep_layers(loaded.model, loaded.tokenizer, examples, progress=progress, **choices)
         records.to_csv(arguments.output)

@@ -11,13 +11,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from .messages import PatchError, say
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing guards against two installers at once
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # Paths relative to the folder that holds the package (site-packages), written with slashes as in RECORD.
 ADDED = "transformers/interpretation"
@@ -25,6 +26,14 @@ STATE = "transformers-llm-interpret"  # no valid module name: nobody imports it 
 MANIFEST = f"{STATE}/patch.json"
 LOCK = f"{STATE}/lock"
 JOURNAL = f"{STATE}/journal.json"
+
+
+@overload
+def fingerprint(content: bytes) -> str: ...
+
+
+@overload
+def fingerprint(content: bytes | None) -> str | None: ...
 
 
 def fingerprint(content: bytes | None) -> str | None:

@@ -58,7 +58,7 @@ def find_package() -> Package:
     if origin.get("dir_info", {}).get("editable"):
         raise PatchError(f"{root} is an editable install, a source tree of your own: install transformers from a wheel")
     package = Package(Site(root.parent), distribution.version)
-    home = Path(distribution.locate_file("transformers"))
+    home = Path(str(distribution.locate_file("transformers")))
     if home.resolve() != root.resolve() or package.site.read(package.record) is None:
         raise PatchError(f"{root} is not what pip installed (no {package.record} beside it): install it from a wheel")
     return package

@@ -24,7 +24,7 @@ from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
 from .models.families import RESIDUAL
-from .models.layer_spec import InsertLayer
+from .models.layer_spec import InsertLayer, insert_layer_of
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
@@ -101,7 +101,7 @@ def interpret(
         ValueError: arguments that are out of range, unknown, or do not fit the model.
     """
     settings = InterpretationSettings(
-        insert_layer, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+        insert_layer_of(insert_layer), replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
     )
     job = plan_job(
         model,
@@ -154,7 +154,7 @@ def interpret_vectors(
         ValueError: as for `interpret`; vectors of another shape.
     """
     settings = InterpretationSettings(
-        insert_layer, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+        insert_layer_of(insert_layer), replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
     )
     check_evaluation_mode(model)
     rows = _rows(model, vectors, mapping)
@@ -169,11 +169,12 @@ def interpret_vectors(
     for prompt in prompts if strength == "auto" else ():
         choices = choose_strengths(model, prompt, list(rows), settings, batch_size=batch_size)
         factors |= {(prompt, index): choice.factor for index, choice in enumerate(choices)}
+    same = strength if isinstance(strength, (int, float)) else 1.0  # "auto" has a factor for each
     addresses = [(prompt, index) for prompt in prompts for index in range(len(rows))]
     interpretations = []
     for start in range(0, len(addresses), CHUNK_CELLS):
         part = addresses[start : start + CHUNK_CELLS]
-        cells = [Cell(rows[index] * factors.get((prompt, index), strength), prompt) for prompt, index in part]
+        cells = [Cell(rows[index] * factors.get((prompt, index), same), prompt) for prompt, index in part]
         interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
     told = {prompt: _told(names, [factors.get((prompt, index)) for index in range(len(names))]) for prompt in prompts}
     return Interpretations(

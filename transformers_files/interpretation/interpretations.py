@@ -42,8 +42,9 @@ class Interpretations(Sequence[Record]):
     def __getitem__(self, index: slice) -> Interpretations: ...
 
     def __getitem__(self, index: int | slice) -> Record | Interpretations:
-        found = self._records[index]
-        return Interpretations(found) if isinstance(index, slice) else found
+        if isinstance(index, slice):
+            return Interpretations(self._records[index])
+        return self._records[index]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Interpretations) and self._records == other._records

@@ -17,6 +17,7 @@ from .mapping.affine import AnyMap
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .results.record import Record
 from .runs.grid import Limits, PlanError
 from .runs.job import plan_job
 from .runs.source_model import SourceModel
@@ -63,7 +64,7 @@ def sweep_layers(
     except ValueError as error:
         raise PlanError([f"insert_layers: {error}"]) from None
     prompt = find_spec(interpretation_prompt) if isinstance(interpretation_prompt, str) else interpretation_prompt
-    records = []
+    records: list[Record] = []
     for number, target in enumerate(targets, start=1):
         job = plan_job(
             model,

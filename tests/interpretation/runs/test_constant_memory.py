@@ -11,15 +11,14 @@ import torch
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation.runs import source_activations as reading
-from transformers.interpretation.runs.preparation import prepare
-from transformers.interpretation.runs.request import RunRequest
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.runs.grid import Plan, Source
-from transformers.interpretation.runs.source_model import SourceModel
-from transformers.interpretation.runs.source_activations import SourceActivations, continue_greedily
+from transformers.interpretation.runs.preparation import prepare
+from transformers.interpretation.runs.request import RunRequest
 from transformers.interpretation.runs.runner import run
+from transformers.interpretation.runs.source_activations import SourceActivations, continue_greedily
+from transformers.interpretation.runs.source_model import SourceModel
 
 LONG = 700
 """Tokens of a prompt; how many does not matter."""

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, kill_until_done, piece_of
-from transformers.interpretation.runs.manifest import OutputError, Position, manifest_path, read_manifest
-from transformers.interpretation.runs.csv_writer import Found, check_output, inspect_output, open_output
 from transformers.interpretation.interpretations import Interpretations, read_csv
+from transformers.interpretation.runs.csv_writer import Found, check_output, inspect_output, open_output
+from transformers.interpretation.runs.manifest import OutputError, Position, manifest_path, read_manifest
 
 
 def write(path, chunks=CHUNKS, manifest=MANIFEST, stop_after=None, **options):

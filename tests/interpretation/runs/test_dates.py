@@ -10,8 +10,7 @@ from tiny_folder import short_run, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import read_csv
-from transformers.interpretation.runs import grid
-from transformers.interpretation.runs import preparation
+from transformers.interpretation.runs import grid, preparation
 from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
 

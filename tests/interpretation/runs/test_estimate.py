@@ -16,15 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.interpretation import Interpretations
 from transformers.interpretation.engine.kernels import linear
-from transformers.interpretation.models.flops import Rate
 from transformers.interpretation.engine.settings import InterpretationSettings
-from transformers.interpretation.runs.estimate import estimate_plan
+from transformers.interpretation.models.flops import Rate
 from transformers.interpretation.prompts.examples import Example
-from transformers.interpretation.runs.grid import Limits, Plan, Source, make_plan
+from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
+from transformers.interpretation.runs.estimate import estimate_plan
+from transformers.interpretation.runs.grid import Limits, Plan, Source, make_plan
 from transformers.interpretation.runs.job import Job
 from transformers.interpretation.runs.source_model import SourceModel
-from transformers.interpretation.prompts.index_selection import Selection
 
 TOKENIZER = tiny_tokenizer()
 SPECS = [InterpretationPromptSpec("short", text="ab: _ _ is"), InterpretationPromptSpec("first", text="_ means")]

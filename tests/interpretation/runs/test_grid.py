@@ -11,6 +11,8 @@ from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.examples import Example
+from transformers.interpretation.prompts.index_selection import Selection
+from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from transformers.interpretation.runs.grid import (
     LARGE_PLAN,
     SMALLEST_CHUNK,
@@ -22,8 +24,6 @@ from transformers.interpretation.runs.grid import (
     chunk_sizes,
     make_plan,
 )
-from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
-from transformers.interpretation.prompts.index_selection import Selection
 
 TOKENIZER = tiny_tokenizer()
 LIMITS = Limits(n_layers=4, positions=64, vocabulary=VOCABULARY)

@@ -9,15 +9,15 @@ import torch
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.engine import decode as engine
-from transformers.interpretation.runs import source_activations as reading
+from transformers.interpretation.engine.batch_size import OutOfMemoryWarning
 from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.prompts.examples import Example
-from transformers.interpretation.engine.batch_size import OutOfMemoryWarning
-from transformers.interpretation.runs.grid import Limits, make_plan
-from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
-from transformers.interpretation.runs.source_activations import continue_greedily
-from transformers.interpretation.runs.job import Job
 from transformers.interpretation.prompts.index_selection import Selection
+from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
+from transformers.interpretation.runs import source_activations as reading
+from transformers.interpretation.runs.grid import Limits, make_plan
+from transformers.interpretation.runs.job import Job
+from transformers.interpretation.runs.source_activations import continue_greedily
 
 TOKENIZER = tiny_tokenizer()
 SETTINGS = InterpretationSettings(max_new_tokens=3)

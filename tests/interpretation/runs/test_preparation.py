@@ -10,10 +10,9 @@ import torch
 from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from transformers import AutoTokenizer
 from transformers.interpretation import InterpretationPrompt, interpret, read_csv
-from transformers.interpretation.runs import preparation as batch
 from transformers.interpretation.models import families, loading
-from transformers.interpretation.runs.preparation import RequestError, check, prepare
 from transformers.interpretation.runs.manifest import manifest_path, read_manifest, tokenizer_beside
+from transformers.interpretation.runs.preparation import RequestError, check, prepare
 from transformers.interpretation.runs.runner import run
 
 EXAMPLES = {"examples": [{"prompt": "Hi", "raw": True, "answer": "x"}, {"prompt": "Yes", "category": "b"}]}

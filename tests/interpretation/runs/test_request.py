@@ -11,7 +11,9 @@ from transformers.interpretation.runs.request import RunRequest
 
 
 def test_importing_it_imports_no_torch():
-    code = "import sys, transformers; before = 'torch' in sys.modules; import transformers.interpretation.runs.request; "
+    code = (
+        "import sys, transformers; before = 'torch' in sys.modules; import transformers.interpretation.runs.request; "
+    )
     code += "sys.exit(('torch' in sys.modules) > before)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_output import CHUNKS, MANIFEST, RECORDS, SETTINGS, piece_of
-from transformers.interpretation.runs.manifest import OutputError, manifest_path
-from transformers.interpretation.runs.csv_writer import Found, inspect_output, open_output
 from transformers.interpretation.interpretations import read_csv
+from transformers.interpretation.runs.csv_writer import Found, inspect_output, open_output
+from transformers.interpretation.runs.manifest import OutputError, manifest_path
 from transformers.interpretation.runs.shards import Piece, Shard, find_pieces, read_piece, shard_path, shards_folder
 
 PIECES = [piece_of(number, records) for number, records in enumerate(CHUNKS)]

@@ -11,11 +11,11 @@ from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
-from transformers.interpretation.runs.preparation import RequestError, prepare
-from transformers.interpretation.runs.throughput import measure_rate
-from transformers.interpretation.runs.manifest import read_manifest
 from transformers.interpretation.mapping.translator import load_maps, save_maps
+from transformers.interpretation.runs.manifest import read_manifest
+from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
+from transformers.interpretation.runs.throughput import measure_rate
 
 TOKENIZER, OTHERS = tiny_tokenizer(), tiny_tokenizer(chat=True, backwards=True)
 EXAMPLES = {"examples": [{"prompt": "Hi", "raw": True}, {"prompt": "Hello"}]}

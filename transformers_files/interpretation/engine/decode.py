@@ -209,7 +209,9 @@ def read_under_surgery(
     rows = len(cells) + untouched
     ids = torch.tensor([rest] * rows, device=input_device(model))
     cache = empty_cache(model) if shared is None else repeat_rows(shared, rows)
-    with surgery(model, _plan(model, prompt, cells, settings, untouched)):
+    plan = _plan(model, prompt, cells, settings, untouched)
+    assert plan is not None  # every cell inserts
+    with surgery(model, plan):
         return next_logits(model, ids, cache)
 
 

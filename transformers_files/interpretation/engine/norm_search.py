@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ..models.activations import capture
 from ..models.families import decoder_layers
 from ..models.forward import next_logits
+from ..models.layer_spec import SAME
 from ..models.thread_hooks import input_hook
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.modes import REPLACING_MODES
@@ -74,9 +75,10 @@ def choose_strengths(
             f"the replacing mode {settings.replacing_mode} ignores how large a vector is; choose strengths for "
             "normalized or addition"
         )
-    layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
-    if isinstance(layers[0], str):
-        raise ValueError(f"insert_layer is {layers[0]!r}: choosing strengths needs a layer")
+    given = settings.insert_layer
+    if given == SAME:
+        raise ValueError(f"insert_layer is {given!r}: choosing strengths needs a layer")
+    layers = given if isinstance(given, tuple) else (given,)
     lengths = [float(vector.detach().float().norm()) for vector in vectors]
     for index, length in enumerate(lengths):
         if not 0 < length < math.inf:

@@ -19,7 +19,7 @@ class InterpretationSettings:
     """The decoder layer at whose input the vector is inserted; several: at each of them; "same": each cell's own."""
     replacing_mode: str = "normalized"
     """How: one of `modes.REPLACING_MODES`."""
-    overlay_strength: float | tuple[float, ...] = 1.0
+    overlay_strength: float | Sequence[float] = 1.0
     """Weight of the vector; several: one per placeholder of the interpretation prompt."""
     max_new_tokens: int = 30
     """An interpretation ends here at the latest; else with its first end-of-sequence token, or as its prompt says."""

@@ -83,7 +83,7 @@ def map_vectors(mapping: AnyMap, vectors: Tensor, layer: int | None, hidden: int
     Raises MappingError where the mapping has nothing for the layer, or where sizes do not fit.
     """
     if isinstance(mapping, Mapping):
-        if layer not in mapping:
+        if layer is None or layer not in mapping:
             where = "vectors that come from no layer" if layer is None else f"layer {layer}"
             raise MappingError(f"the mapping has the source layers {sorted(mapping)}, and nothing for {where}")
         mapping = mapping[layer]
@@ -153,10 +153,7 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.sources: Tensor | float = 0.0
-        self.targets: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0
-        self.products: Tensor | float = 0.0
+        self.sources = self.targets = self.squares = self.products = torch.zeros((), dtype=torch.float64)
 
     def add(self, sources: Tensor, targets: Tensor) -> None:
         """States `[n, source hidden]` and `[n, target hidden]`."""

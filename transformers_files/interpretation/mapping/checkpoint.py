@@ -66,12 +66,14 @@ def check_spaces(maps: MapsFile | None, *, n_layers: int, source_hidden: int, hi
 
     n_layers, source_hidden: of the model whose embeddings are read; hidden: of the one that interprets them.
     """
-    if maps is None and source_hidden != hidden:
+    if maps is None:
+        if source_hidden == hidden:
+            return
         raise MappingError(
             f"the source model's hidden size is {source_hidden} and the model's {hidden}: give maps from one to the "
             "other by source layer, --mapping FILE.safetensors (fit_affine fits one, translator.save_maps writes them)"
         )
-    for layer in [] if maps is None else [None] if isinstance(maps.maps, AffineMap) else maps.maps:
+    for layer in [None] if isinstance(maps.maps, AffineMap) else maps.maps:
         try:
             if layer is not None and not 0 <= layer <= n_layers:
                 raise MappingError(f"the hidden states that are read are 0 to {n_layers}")

@@ -81,7 +81,8 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
             for logits, _ in _said_next(model, rows, settings, generator):
                 best.append(logits.topk(min(BEST, logits.shape[-1])))
             skipped = SKIPPED - min(len(rows[0]), SKIPPED)
-            for kept in (best, *seen.values()):
+            collected: list[list[Any]] = [best, *seen.values()]
+            for kept in collected:
                 del kept[len(kept) - steps : len(kept) - steps + skipped]
     tokens, logits = torch.cat([indices for _, indices in best]), torch.cat([values for values, _ in best])
     chosen = _balanced(tokens[:, 0], settings.most_per_token, generator)

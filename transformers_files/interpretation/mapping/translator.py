@@ -227,5 +227,6 @@ def _logits_after(
     )
     rest = torch.tensor([prompt.input_ids[locations[0] :]] * len(vectors), device=input_device(model))
     cache = empty_cache(model) if shared is None else repeat_rows(shared, len(vectors))
+    assert plan is not None  # every row inserts
     with surgery(model, plan):
         return next_logits(model, rest, cache)[0].float()

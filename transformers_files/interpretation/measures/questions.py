@@ -19,7 +19,7 @@ from ..errors.problems import ProblemsError
 
 HALVES = ("tuning", "held-out")
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound="Fact | Entity")
 
 
 class QuestionsError(ProblemsError):

@@ -72,6 +72,7 @@ class Placement:
 
     def _leaves(self, part: nn.Module, name: str, device: Device | None) -> Iterator[tuple[str, Device | None]]:
         """accelerate takes no name inside another, so a module that the map divides gives way to its parts."""
+        assert not isinstance(self.device_map, str)  # a strategy has no names to divide
         inside = name + "." if name else ""
         if not any(other.startswith(inside) and other != name for other in self.device_map):
             yield name, device

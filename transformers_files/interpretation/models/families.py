@@ -182,7 +182,7 @@ def base_model(model: nn.Module) -> nn.Module:
     if not callable(inner):
         return model
     adapter = getattr(model, "active_peft_config", None)
-    if getattr(adapter, "is_prompt_learning", False):
+    if adapter is not None and getattr(adapter, "is_prompt_learning", False):
         raise UnsupportedModelError(
             f"{adapter.peft_type.value} puts learned embeddings before the prompt, outside the model that PEFT wraps; "
             "use an adapter that changes the model itself, such as LoRA, or model.get_base_model() for the model alone"

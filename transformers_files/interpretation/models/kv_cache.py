@@ -66,11 +66,12 @@ def empty_cache(model: nn.Module) -> Any:
 
 def cache_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, Any]:
     """The arguments of a pass over `[batch, sequence]` that say what came before: the cache, and a mask if need be."""
-    return {_argument(type(base_model(model))): cache, **mask_beside(model, cache, input_ids)}
+    cls: Any = type(base_model(model))
+    return {_argument(cls): cache, **mask_beside(model, cache, input_ids)}
 
 
 @functools.cache
-def _argument(cls: type[nn.Module]) -> str:
+def _argument(cls: Any) -> str:
     """By which name a model of this class takes a cache."""
     taken = inspect.signature(cls.forward).parameters
     return next((name for name in NAMES if name in taken), NAMES[-1])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-SAME = "same"
+SAME: Final = "same"
 
 InsertLayer = int | tuple[int, ...] | Literal["same"]
 """A decoder layer; several, ascending, that all get the embedding; or for each embedding the one it came from."""

@@ -144,7 +144,7 @@ def _load_json(path: str | Path, data: bytes) -> Any:
 
 
 def _examples(document: Any, problems: list[str], notes: list[str]) -> Iterator[Example]:
-    if not isinstance(document, dict):
+    if not isinstance(document, _Object):
         problems.append(f'expected an object {{"examples": [...]}}, found {_kind(document)}')
         return
     problems.extend(f'key "{_shown(key)}" is given twice' for key in document.twice)
@@ -165,7 +165,7 @@ def _examples(document: Any, problems: list[str], notes: list[str]) -> Iterator[
 
 def _example(number: int, entry: Any, problems: list[str], notes: list[str]) -> Example | None:
     place = f"example {number}"
-    if not isinstance(entry, dict):
+    if not isinstance(entry, _Object):
         problems.append(f"{place}: expected an object, found {_kind(entry)}")
         return None
     before = len(problems)

@@ -51,11 +51,12 @@ class Selection:
 
         Raises ValueError for an index out of range, for a mean, and when nothing is selected.
         """
-        found = self.positions(length)
-        for position in found:
+        found: list[int] = []
+        for position in self.positions(length):
             if isinstance(position, range):
                 raise ValueError(f"{span_name(position)} is for tokens alone")
-        return found
+            found.append(position)
+        return tuple(found)
 
     def positions(self, length: int) -> tuple[int | range, ...]:
         """The selected indices, ascending, then the ranges to average, in the order given; each once.
@@ -81,9 +82,9 @@ class Selection:
                 found.setdefault(position, its)
         if not found:
             raise ValueError(f'"{self.text}" selects none of {length}')
-        indices = sorted(position for position in found if not isinstance(position, range))
-        spans = [position for position in found if isinstance(position, range)]
-        return {position: found[position] for position in (*indices, *spans)}
+        ordered: list[int | range] = [*sorted(position for position in found if not isinstance(position, range))]
+        ordered += [position for position in found if isinstance(position, range)]
+        return {position: found[position] for position in ordered}
 
     def _parts(self) -> list[str]:
         return self.text.split(",")
@@ -131,4 +132,4 @@ def _parse(part: str) -> tuple[int | slice, bool]:
         return slice(*numbers), mean is not None
     if mean:
         raise ValueError(f'"{part}" averages a single token: write a span, mean(2:5)')
-    return numbers[0], False
+    return int(inner), False

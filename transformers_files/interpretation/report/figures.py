@@ -56,7 +56,7 @@ def grid_figure(records: Sequence[Record], *, example: str | None = None, readin
     axes.tick_params(length=0, labelsize=_FONT_SIZE)
     axes.xaxis.tick_top()
     for label, column in zip(axes.get_xticklabels(), chosen.columns):
-        label.set_style("italic" if column.source == "output" else "normal")
+        label.set_fontstyle("italic" if column.source == "output" else "normal")
     _plain_text(axes)
     _colour_bar(figure, axes, colours, scale)
     return figure
@@ -142,8 +142,10 @@ def sweep_values(records: Sequence[Record]) -> tuple[str, dict[tuple[int, int], 
     found: dict[tuple[int, int], list[float]] = {}
     for record, target in places:
         value = float(names_answer(record)) if answered else mean_relevancy(record)
-        if isinstance(target, int) and value is not None and (record.answer or not answered):
-            found.setdefault((record.layer_idx, target), []).append(value)
+        source = record.layer_idx
+        if source is None or not isinstance(target, int) or value is None or (answered and not record.answer):
+            continue
+        found.setdefault((source, target), []).append(value)
     label = "interpretations that name the answer" if answered else "mean relevancy"
     return label, {pair: fmean(values) for pair, values in found.items()}
 

@@ -52,7 +52,7 @@ def page(
         n_cells=len(records),
         n_layers=len({record.layer_idx for record in records}),
         scale=relevancy_scale(records),
-        levels=sorted({_thousandths(share) for share in calibration.shares})[1:],
+        levels=sorted({round(1000 * share) for share in calibration.shares})[1:],
         calibration=calibration,
         style=style,
         script=script,

@@ -72,9 +72,9 @@ class Calibration:
         for begin, hits, count in _groups(sorted(zip(scores, right))):
             pooled.append([begin, hits, count])
             while len(pooled) > 1 and pooled[-2][1] * pooled[-1][2] >= pooled[-1][1] * pooled[-2][2]:
-                _, hits, count = pooled.pop()
-                pooled[-1][1] += hits
-                pooled[-1][2] += count
+                _, more_hits, more = pooled.pop()
+                pooled[-1][1] += more_hits
+                pooled[-1][2] += more
         return cls(tuple(begin for begin, _, _ in pooled), tuple(hits / count for _, hits, count in pooled), source)
 
     @classmethod

@@ -63,7 +63,7 @@ class CsvTable:
             with open(self.path, encoding="utf-8-sig", newline="") as file, _long_fields():
                 size = max(1, os.fstat(file.fileno()).st_size)
                 for record in _read(self.path, csv.reader(file, strict=True)):
-                    self.share = file.buffer.tell() / size
+                    self.share = file.buffer.tell() / size  # type: ignore[attr-defined]  # which typeshed does not know
                     yield record
                 self.share = 1.0
         except UnicodeDecodeError as error:
@@ -100,7 +100,7 @@ def _read(path: str | Path, reader: Any) -> Iterator[Record]:
     problems: list[str] = []
     line = 1
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
         problems += _header_problems(header)
         if not problems:
             before: dict[str, tuple[str, Any]] = {}  # every row of an example repeats its prompt and token list

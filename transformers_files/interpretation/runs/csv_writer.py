@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..results.csv_table import csv_header
 from .files import check_writable
 from .manifest import MANIFEST_SUFFIX, Manifest, OutputError, Position, manifest_path, read_manifest
 from .parquet_writer import ParquetOutput
 from .shards import Piece, ShardEntry, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
-from ..results.csv_table import csv_header
 
 _ANEW = "name another output, or start anew with --overwrite"
 

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.flops import ModelSize, Rate, Work
 from ..engine.settings import InterpretationSettings
-from .grid import Plan, Source
+from ..models.flops import ModelSize, Rate, Work
 from ..prompts.interpretation_prompt import InterpretationPrompt
-from .source_activations import layers_at_once
-from ..results.record import Record
 from ..results.csv_table import csv_header, csv_rows
+from ..results.record import Record
+from .grid import Plan, Source
+from .source_activations import layers_at_once
 
 _LETTERS_PER_TOKEN = 4
 _RELEVANCY, _PROBABILITY = 0.123456, 0.987654

@@ -29,9 +29,9 @@ def check_apart(outputs: Mapping[str, Path], inputs: Mapping[str, Path | None]) 
         for other, its_path in given[:number]:
             if _overlap(_folded(path), _folded(its_path)) or _same(path, its_path):
                 raise OutputError(f"{name} {path} would be written over {other}, {its_path}; name another file")
-        for other, its_path in inputs.items():
+        for other, read in inputs.items():
             for written in (path, path.with_name(f"{path.name}.tmp")):
-                if its_path is not None and (_resolved(written) == _resolved(its_path) or _same(written, its_path)):
+                if read is not None and (_resolved(written) == _resolved(read) or _same(written, read)):
                     raise OutputError(f"{name} {path} would be written over {other}; name another file")
 
 

@@ -16,21 +16,21 @@ import torch
 from torch import nn
 
 from ..engine.cell import Cell, Interpretation
-from ..engine.settings import InterpretationSettings
 from ..engine.decode import interpret_chunk, resolve_batch_size
-from ..prompts.examples import Example
+from ..engine.settings import InterpretationSettings
+from ..mapping.affine import map_vectors
 from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME
-from ..mapping.affine import map_vectors
-from .request import CHUNK_CELLS
-from .grid import Address, Limits, Plan, Source, make_plan
+from ..prompts.examples import Example
+from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
-from .source_activations import SourceActivations
 from ..prompts.stop import LOOP
 from ..results.record import Record, interpretation_pieces, token_source
-from .source_model import SourceModel
-from ..prompts.index_selection import Selection
+from .grid import Address, Limits, Plan, Source, make_plan
+from .request import CHUNK_CELLS
 from .shards import Piece
+from .source_activations import SourceActivations
+from .source_model import SourceModel
 
 Encode = Callable[[Sequence[Record]], bytes]
 """How records become a part of a file."""

@@ -9,9 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .manifest import Manifest, OutputError, Position
 from ..results.parquet import write_table
-from .shards import Piece, ShardEntry, Shard, clear_shards, file_crc32, find_pieces, read_piece, remove_shards, shard_path
+from .manifest import Manifest, OutputError, Position
+from .shards import (
+    Piece,
+    Shard,
+    ShardEntry,
+    clear_shards,
+    file_crc32,
+    find_pieces,
+    read_piece,
+    remove_shards,
+    shard_path,
+)
 
 if TYPE_CHECKING:
     from .csv_writer import Found

@@ -1,6 +1,6 @@
 """A request, checked as far as it can be before weights are loaded; `runner` carries it out.
 
-    prepared = prepare(request)          # raises RequestError with all problems; writes nothing, loads no weights
+prepared = prepare(request)          # raises RequestError with all problems; writes nothing, loads no weights
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,17 +21,17 @@ import transformers
 
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError, problems_of
-from ..prompts.examples import ExamplesFile
+from ..mapping.checkpoint import MapsFile, check_spaces
+from ..models.device_map import Placement
 from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
-from .manifest import OutputError, package_fingerprint
-from ..mapping.checkpoint import MapsFile, check_spaces
-from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
-from ..models.device_map import Placement
-from .grid import Limits, Plan, Source, make_plan
+from ..prompts.examples import ExamplesFile
+from ..prompts.index_selection import ALL, Selection
 from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
 from .coordination import Ranks
-from ..prompts.index_selection import ALL, Selection
+from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
+from .grid import Limits, Plan, Source, make_plan
+from .manifest import OutputError, package_fingerprint
 from .request import RunRequest
 from .source_model import SourceModel
 
@@ -171,8 +170,9 @@ def prepare(
         if request.source_model is not None:
             source = read_outline(request.source_model, trust_remote_code=request.trust_remote_code)
         reader = source or outline
-        for one in (outline, reader) if checked.placement is not None else ():
-            checked.placement.fitted(one.skeleton)
+        if checked.placement is not None:
+            for one in (outline, reader):
+                checked.placement.fitted(one.skeleton)
         device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
         n_layers = Limits.of(reader.skeleton).n_layers

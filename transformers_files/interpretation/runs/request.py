@@ -70,10 +70,15 @@ class RunRequest:
         metavar="N",
     )
     replacing_mode: str = option(
-        "normalized, which blends, addition, norm_matched or norm_matched_addition", default=DEFAULTS.replacing_mode, metavar="MODE"
+        "normalized, which blends, addition, norm_matched or norm_matched_addition",
+        default=DEFAULTS.replacing_mode,
+        metavar="MODE",
     )
     overlay_strength: float | tuple[float, ...] = option(
-        "weight of the embedding; 1,0.5,0.5: of each placeholder", default=DEFAULTS.overlay_strength, type=numbers, metavar="X"
+        "weight of the embedding; 1,0.5,0.5: of each placeholder",
+        default=DEFAULTS.overlay_strength,
+        type=numbers,
+        metavar="X",
     )
     guidance: float = option(
         "weigh each token by what the same text is worth without the embedding; 0: raw argmax",
@@ -99,18 +104,18 @@ class RunRequest:
         type=Path,
         metavar="FILE.safetensors",
     )
-    max_new_tokens: int = option("of an interpretation, at most", default=DEFAULTS.max_new_tokens, type=int, metavar="N")
+    max_new_tokens: int = option(
+        "of an interpretation, at most", default=DEFAULTS.max_new_tokens, type=int, metavar="N"
+    )
     prompt_output_tokens: int = option("generated after each prompt", default=1, type=int, metavar="N")
     batch_size: int | None = option(
         "interpretations at once", default=None, shown="as many as memory suggests", type=int, metavar="N"
     )
-    dtype: str = option(
-        "auto: bfloat16 if native", default="auto", choices=("auto", "float32", "bfloat16", "float16")
-    )
+    dtype: str = option("auto: bfloat16 if native", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     device: str = option("auto, cpu, cuda, cuda:1, …", default="auto")
     device_map: str | None = option(
-        "spread the model: auto, balanced, balanced_low_0, sequential, or a .json file that gives each module a device; "
-        "in place of --device",
+        "spread the model: auto, balanced, balanced_low_0, sequential, or a .json file that gives each module a device;"
+        " in place of --device",
         default=None,
         metavar="MAP",
     )

@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..results import parquet
-from .preparation import Prepared, about
-from .request import RunRequest
 from ..models.loading import Outline, load_weights
-from .manifest import Manifest
+from ..results import parquet
+from ..results.csv_table import csv_rows
 from .csv_writer import is_parquet, open_output
 from .grid import Plan
 from .job import Encode, Job
+from .manifest import Manifest
+from .preparation import Prepared, about
+from .request import RunRequest
 from .source_model import SourceModel
 from .work_queue import Progress, lead, support
-from ..results.csv_table import csv_rows
 
 
 def run(prepared: Prepared) -> Iterator[Progress]:
@@ -64,6 +64,7 @@ def run(prepared: Prepared) -> Iterator[Progress]:
 
 def assist(prepared: Prepared) -> None:
     """What the ranks above 0 do instead. Raises ModelError and OutputError."""
+    assert prepared.ranks is not None
     models = Models.load(prepared)
     request, identity = prepared.request, prepared.identity
     job_of = functools.partial(_job, prepared, models)
@@ -82,7 +83,9 @@ class Models:
         """Raises ModelError."""
         model = _load(prepared, prepared.outline)
         other = model if prepared.source is None else _load(prepared, prepared.source)
-        return cls(model, SourceModel(other, prepared.reader.tokenizer, prepared.maps and prepared.maps.maps))
+        return cls(
+            model, SourceModel(other, prepared.reader.tokenizer, None if prepared.maps is None else prepared.maps.maps)
+        )
 
     def job(self, prepared: Prepared, plan: Plan, batch_size: int | None) -> Job:
         """On a plan that may be cut into other chunks than the prepared one."""

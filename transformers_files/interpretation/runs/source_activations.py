@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.kv_cache import empty_cache
 from ..models.activations import capture
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
+from ..models.kv_cache import empty_cache
+from ..prompts.index_selection import span_name
+from ..results.record import MINUS, token_pieces
 from .grid import Plan, Source
 from .source_model import SourceModel
-from ..results.record import MINUS, token_pieces
-from ..prompts.index_selection import span_name
+
 
 def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens: int) -> tuple[int, ...]:
     """The model's continuation by raw argmax: `max_new_tokens` tokens, or fewer up to an end-of-sequence token."""

@@ -21,7 +21,9 @@ class SourceModel:
     """See `mapping.affine`; None: the embeddings as they are."""
 
     @classmethod
-    def of(cls, model: nn.Module, tokenizer: Any, other_model: Any, other_tokenizer: Any, mapping: AnyMap) -> SourceModel:
+    def of(
+        cls, model: nn.Module, tokenizer: Any, other_model: Any, other_tokenizer: Any, mapping: AnyMap
+    ) -> SourceModel:
         """Another model and its tokenizer, where they are not None; else the interpreting model's."""
         return cls(
             model if other_model is None else other_model,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from .preparation import Prepared
 from ..models.flops import Rate
+from .preparation import Prepared
 from .runner import Models
 
 _CHUNKS = 5

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .manifest import Manifest, OutputError
 from .coordination import LOOK_SECONDS, Ranks
 from .job import Encode, Job
+from .manifest import Manifest, OutputError
 from .shards import Shard, shard_path
 
 

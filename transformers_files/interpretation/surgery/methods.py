@@ -23,14 +23,14 @@ from .hooks import SurgeryPlan, plan_surgery, surgery, surgery_disabled
 InsertInfo = Sequence[Mapping[Any, Any]]
 
 
-def bind(cls: type) -> None:
+def bind(cls: Any) -> None:
     """Give a class that has `generate` the three methods."""
     cls.forward_interpret = forward_interpret
     cls.generate_interpret = _with_signature_of(cls.generate, generate_interpret)
     cls.greedy_search_interpret = greedy_search_interpret
 
 
-def bind_forward(cls: type) -> None:
+def bind_forward(cls: Any) -> None:
     """Give a class `forward_interpret` with the explicit signature of its own `forward`."""
     cls.forward_interpret = _with_signature_of(cls.forward, forward_interpret)
 
@@ -158,8 +158,8 @@ def _greedy_search(
     criteria = list(stopping_criteria or [])
     limits = [criterion.max_length for criterion in criteria if isinstance(criterion, MaxLengthCriteria)]
     limits += [] if max_length is None else [max_length]
-    fields = ("pad_token_id", "eos_token_id", "output_attentions", "output_hidden_states", "output_scores")
-    fields += ("return_dict_in_generate",)
+    outputs = ("output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate")
+    fields = ("pad_token_id", "eos_token_id", *outputs)
     own = model.generation_config
     chosen = {field: settings.pop(field) for field in fields}
     chosen = {field: getattr(own, field, None) if value is None else value for field, value in chosen.items()}
@@ -248,5 +248,6 @@ def _with_signature_of(function: Callable[..., Any], method: Callable[..., Any])
     parameters = list(signature.parameters.values())
     at = len(parameters) - (bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
     parameters.insert(at, inspect.Parameter("insert_info", inspect.Parameter.KEYWORD_ONLY, default=None))
-    bound.__signature__ = signature.replace(parameters=parameters)
-    return bound
+    shown: Any = bound
+    shown.__signature__ = signature.replace(parameters=parameters)
+    return shown

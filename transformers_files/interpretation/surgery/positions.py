@@ -6,11 +6,11 @@ import operator
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from torch import Tensor
 
-GENERATED = "generated"
+GENERATED: Final = "generated"
 """The position of every token that is generated after the prompt."""
 Position = int | Literal["generated"]
 
