@@ -214,7 +214,7 @@ def lens_columns(ranks: Mapping[str, Mapping[int, Tensor]], layers: Sequence[int
     """Of each kind of lens the share of facts that it reads at any of these layers; nothing is subtracted."""
     from transformers.interpretation.measures import shares_among_best
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for kind, by_layer in ranks.items():
         if at := [by_layer[layer] for layer in layers if layer in by_layer]:
             columns |= {f"{kind} lens top-{best}": as_json(one) for best, one in shares_among_best(*at).items()}
