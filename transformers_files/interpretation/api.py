@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
 from .models.families import RESIDUAL
 from .models.layer_spec import InsertLayer, insert_layer_of
+from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 def interpret(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompt: str,
     *,
     layers: Indices = None,
@@ -59,7 +60,7 @@ def interpret(
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
     source_model: nn.Module | None = None,
-    source_tokenizer: Any = None,
+    source_tokenizer: Tokenizer | None = None,
     mapping: AnyMap = None,
 ) -> Interpretations:
     """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
@@ -121,7 +122,7 @@ def interpret(
 
 def interpret_vectors(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     vectors: torch.Tensor | Sequence[torch.Tensor],
     *,
     names: Sequence[str] | None = None,

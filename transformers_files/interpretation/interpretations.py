@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
+from .models.tokenizer import Tokenizer
 from .results.calibration import BUILT_IN_CALIBRATION, Calibration
 from .results.csv_table import CsvTable, csv_header, csv_rows, table_row
 from .results.parquet import ParquetTable, encode, write_table
@@ -83,7 +84,7 @@ class Interpretations(Sequence[Record]):
         shares = ((record, calibration.trust(record.interpretation_weights)) for record in self._records)
         return Interpretations(record for record, share in shares if share is not None and share >= least)
 
-    def with_token_texts(self, tokenizer: Any) -> Interpretations:
+    def with_token_texts(self, tokenizer: Tokenizer) -> Interpretations:
         """The same records with `interpretation_tokens` filled in from their token ids."""
         return Interpretations(with_token_texts(self._records, tokenizer))
 

@@ -35,6 +35,7 @@ from .engine.decode import interpret_chunk
 from .engine.settings import InterpretationSettings
 from .models.activations import capture
 from .models.chat_template import appended_tokens
+from .models.tokenizer import Tokenizer
 from .prompts import interpretation_prompt as prompts
 from .runs.grid import Limits, build_prompts
 
@@ -44,7 +45,7 @@ _PLACEHOLDER = "_ "
 class InterpretationPrompt:
     """Pieces of text and placeholders; whatever is not text is one placeholder."""
 
-    def __init__(self, tokenizer: Any, interpretation_prompt_sequence: Iterable[Any]) -> None:
+    def __init__(self, tokenizer: Tokenizer, interpretation_prompt_sequence: Iterable[Any]) -> None:
         self.tokenizer = tokenizer
         self.interpretation_prompt = ""
         """The text, with "_ " for each placeholder."""
@@ -70,7 +71,7 @@ class InterpretationPrompt:
 
 def interpret(
     original_prompt: str,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     interpretation_prompt: InterpretationPrompt,
     model: nn.Module,
     tokens_to_interpret: Iterable[tuple[int, int]],
@@ -114,7 +115,7 @@ def interpret_vectors(
     vecs: Iterable[torch.Tensor],
     model: nn.Module,
     interpretation_prompt: InterpretationPrompt,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     bs: int = 8,
     k: int = 1,
     max_new_tokens: int = 30,
@@ -134,7 +135,7 @@ def interpret_vectors(
     return [tokenizer.decode(list(said.token_ids), skip_special_tokens=True) for said in interpretations]
 
 
-def _encoded(tokenizer: Any, text: str) -> Any:
+def _encoded(tokenizer: Tokenizer, text: str) -> Any:
     """What the tokenizer makes of the text, `[1, sequence]` each, without an end of sequence that it appends."""
     encoded = tokenizer(text, return_tensors="pt")
     end = encoded["input_ids"].shape[1] - appended_tokens(tokenizer)

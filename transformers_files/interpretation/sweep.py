@@ -7,13 +7,13 @@ sweep_figure(records).savefig("sweep.pdf")          # of transformers.interpreta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import nn
 
 from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap
+from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
@@ -25,7 +25,7 @@ from .runs.source_model import SourceModel
 
 def sweep_layers(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     examples: Sequence[Example],
     *,
     layers: str = "all",
@@ -39,7 +39,7 @@ def sweep_layers(
     max_new_tokens: int = 8,
     batch_size: int | None = None,
     source_model: nn.Module | None = None,
-    source_tokenizer: Any = None,
+    source_tokenizer: Tokenizer | None = None,
     mapping: AnyMap = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Interpretations:

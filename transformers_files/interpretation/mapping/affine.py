@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt, wants_special_tokens
+from ..models.tokenizer import Tokenizer
 
 VectorMap = Callable[[Tensor], Tensor]
 """`[n, source hidden]` → `[n, target hidden]`."""
@@ -103,13 +103,13 @@ def map_vectors(mapping: AnyMap, vectors: Tensor, layer: int | None, hidden: int
 
 def fit_affine(
     source_model: nn.Module,
-    source_tokenizer: Any,
+    source_tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
     source_layer: int,
     target_layer: int,
     target_model: nn.Module | None = None,
-    target_tokenizer: Any = None,
+    target_tokenizer: Tokenizer | None = None,
     ridge: float = 0.0,
     skip: int = 1,
 ) -> AffineMap:
@@ -186,7 +186,7 @@ class _Moments:
 
 
 def _paired_tokens(
-    source_tokenizer: Any, target_tokenizer: Any, text: str
+    source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, text: str
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Token ids of both sides, and pairs of positions after which both have read the same text."""
     source_ids, target_ids = (encode_prompt(side, text, raw=True) for side in (source_tokenizer, target_tokenizer))
@@ -196,7 +196,7 @@ def _paired_tokens(
     return source_ids, target_ids, [(mine[end], theirs[end]) for end in mine if end in theirs]
 
 
-def _ends(tokenizer: Any, text: str) -> dict[int, int]:
+def _ends(tokenizer: Tokenizer, text: str) -> dict[int, int]:
     """Number of characters read → the token that completes them; special tokens read none."""
     if not tokenizer.is_fast:
         raise MappingError("tokenizers that differ must be fast ones: only they say which characters a token is")

@@ -20,6 +20,7 @@ from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache
 from ..models.thread_hooks import input_hook
+from ..models.tokenizer import Tokenizer
 
 OPENINGS = (
     *("The", "In", "A", "It", "One", "This", "There is", "When", "The first", "The most", "People", "My", "She"),
@@ -68,7 +69,9 @@ class OwnText:
 
 
 @torch.no_grad()
-def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], settings: OwnTextSettings) -> OwnText:
+def sample_own_text(
+    model: nn.Module, tokenizer: Tokenizer, layers: Sequence[int], settings: OwnTextSettings
+) -> OwnText:
     """The same on every call."""
     generator = torch.Generator().manual_seed(0)
     seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -91,7 +94,7 @@ def sample_own_text(model: nn.Module, tokenizer: Any, layers: Sequence[int], set
 
 
 @torch.no_grad()
-def sample_texts(model: nn.Module, tokenizer: Any, settings: OwnTextSettings) -> list[Tensor]:
+def sample_texts(model: nn.Module, tokenizer: Tokenizer, settings: OwnTextSettings) -> list[Tensor]:
     """The texts themselves: token ids `[rows, text_tokens]`, openings included; the same on every call."""
     generator = torch.Generator().manual_seed(0)
     return [
@@ -112,7 +115,7 @@ def _said_next(
         yield logits, step
 
 
-def _batches(tokenizer: Any, settings: OwnTextSettings) -> Iterator[list[list[int]]]:
+def _batches(tokenizer: Tokenizer, settings: OwnTextSettings) -> Iterator[list[list[int]]]:
     """Openings of one length, each as often as asked for; those that leave nothing to be sampled are left out."""
     openings = [encode_prompt(tokenizer, opening, raw=True) for opening in settings.openings]
     for length in sorted({len(opening) for opening in openings if len(opening) < settings.text_tokens}):

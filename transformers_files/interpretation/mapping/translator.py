@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache, repeat_rows
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.hooks import plan_surgery, surgery
 from .affine import AffineMap, MappingError
@@ -95,7 +96,7 @@ class Translator(nn.Module):
 
 def fit_translator(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompt: InterpretationPrompt,
     *,
     source_layers: Sequence[int],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
 from ..models.forward import input_device, read_out
 from ..models.thread_hooks import input_hook
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
@@ -28,7 +28,7 @@ ROWS = 256
 
 def lens_shares(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     facts: Sequence[Fact],
     layers: Sequence[int],
     maps: Mapping[int, VectorMap] | None = None,
@@ -40,7 +40,7 @@ def lens_shares(
 
 def answer_ranks(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     facts: Sequence[Fact],
     layers: Sequence[int],
     maps: Mapping[int, VectorMap] | None = None,
@@ -67,7 +67,7 @@ def shares_among_best(*ranks: torch.Tensor) -> dict[int, Estimate]:
     return {most: estimate((best < most).tolist()) for most in LENS_BEST}
 
 
-def first_answer_token(tokenizer: Any, fact: Fact) -> int:
+def first_answer_token(tokenizer: Tokenizer, fact: Fact) -> int:
     """The token with which the answer begins where it follows the prompt."""
     before = encode_prompt(tokenizer, fact.prompt, raw=True)
     return encode_prompt(tokenizer, f"{fact.prompt} {fact.answer}", raw=True)[len(before)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from ..mapping.affine import AnyMap, map_vectors
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import last_token_states
 from .statistics import Estimate, estimate
@@ -42,7 +42,7 @@ class NextToken:
 @torch.no_grad()
 def next_token_shares(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     layers: Sequence[int],
     settings: InterpretationSettings,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from ..mapping.affine import AnyMap, map_vectors
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import interpretation_pieces
 
@@ -38,7 +38,7 @@ class Interpreter:
     """One interpretation prompt and one insert layer for vectors of all layers."""
 
     model: nn.Module
-    tokenizer: Any
+    tokenizer: Tokenizer
     prompt: InterpretationPrompt
     settings: InterpretationSettings
     batch_size: int
@@ -53,7 +53,9 @@ class Interpreter:
         return [Said(one, interpretation_pieces(self.tokenizer, self.prompt, one.token_ids)) for one in said]
 
 
-def last_token_states(model: nn.Module, tokenizer: Any, prompts: Sequence[str], layers: Sequence[int]) -> torch.Tensor:
+def last_token_states(
+    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], layers: Sequence[int]
+) -> torch.Tensor:
     """The hidden states of each raw prompt's last token: `[len(prompts), len(layers), hidden]`."""
     device = input_device(model)
     ids = [torch.tensor([encode_prompt(tokenizer, prompt, raw=True)], device=device) for prompt in prompts]

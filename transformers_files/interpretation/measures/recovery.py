@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from torch import nn
 from ..models.chat_template import encode_prompt
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.tokenizer import Tokenizer
 from .interpreter import Interpreter, Said, last_token_states
 from .questions import Fact, names
 from .statistics import Estimate, estimate
@@ -74,7 +74,7 @@ class ScoredCell:
         return self.named and not self.named_by_other and not self.named_by_random
 
 
-def known_facts(model: nn.Module, tokenizer: Any, facts: Sequence[Fact]) -> list[Fact]:
+def known_facts(model: nn.Module, tokenizer: Tokenizer, facts: Sequence[Fact]) -> list[Fact]:
     """The facts that the model itself completes: its continuation, by raw argmax, begins with the answer.
 
     An article may come before it. An answer that comes later (the surname after the first name) is not counted: what

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..engine.settings import InterpretationSettings
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
 from .questions import Fact, names
@@ -80,7 +80,7 @@ class Search:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         facts: Sequence[Fact],
         layers: Sequence[int],
         *,

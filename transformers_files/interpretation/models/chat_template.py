@@ -7,6 +7,8 @@ import warnings
 from datetime import datetime
 from typing import Any
 
+from .tokenizer import Tokenizer
+
 _PROBE = "\ufffe"
 """Stands for any text while a chat template is tried. It is no character, so no template has it or changes it."""
 _TIME_CODES = "aAbBcdfGHIjmMpSuUVwWxXyYzZ"
@@ -17,12 +19,12 @@ class ChatTemplateError(ValueError):
     """A chat template that fails, or that loses or changes the text that it is given."""
 
 
-def has_chat_template(tokenizer: Any) -> bool:
+def has_chat_template(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer itself comes with a chat template; the class-wide ones of old versions do not count."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def user_turn(tokenizer: Any, text: str, *, now: datetime | None = None) -> str:
+def user_turn(tokenizer: Tokenizer, text: str, *, now: datetime | None = None) -> str:
     """`text` as a user's turn, ready for the reply: by the tokenizer's chat template, else `[INST] … [/INST]`.
 
     now: the time by which a template that writes the date writes it; None: that of the call.
@@ -48,7 +50,9 @@ def user_turn(tokenizer: Any, text: str, *, now: datetime | None = None) -> str:
     raise ChatTemplateError(f"the chat template {'fails' if failure else 'drops what the user says'}{failure}")
 
 
-def read_prompt(tokenizer: Any, prompt: str, *, raw: bool, now: datetime | None = None) -> tuple[str, tuple[int, ...]]:
+def read_prompt(
+    tokenizer: Tokenizer, prompt: str, *, raw: bool, now: datetime | None = None
+) -> tuple[str, tuple[int, ...]]:
     """The text that a model sees of a prompt, and its token ids: as it is (`raw`), or as a `user_turn`.
 
     Never with a second beginning-of-sequence token, nor with an end of sequence that the tokenizer appends.
@@ -59,18 +63,18 @@ def read_prompt(tokenizer: Any, prompt: str, *, raw: bool, now: datetime | None 
     return text, tuple(ids[: len(ids) - appended_tokens(tokenizer)] if special else ids)
 
 
-def encode_prompt(tokenizer: Any, prompt: str, *, raw: bool) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, prompt: str, *, raw: bool) -> list[int]:
     """Token ids of a prompt, as `read_prompt` gives them."""
     return list(read_prompt(tokenizer, prompt, raw=raw)[1])
 
 
-def wants_special_tokens(tokenizer: Any, text: str, *, templated: bool) -> bool:
+def wants_special_tokens(tokenizer: Tokenizer, text: str, *, templated: bool) -> bool:
     """Whether the tokenizer should add its special tokens: a template has written them already, and so may the user."""
     bos = getattr(tokenizer, "bos_token", None)
     return not templated and not (bos and text.startswith(bos))
 
 
-def appended_tokens(tokenizer: Any) -> int:
+def appended_tokens(tokenizer: Tokenizer) -> int:
     """How many special tokens the tokenizer puts behind every text. Warns if there are any.
 
     They end the text, and whatever a model says after the end is about another one.
@@ -101,7 +105,7 @@ def _in_parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _apply(tokenizer: Any, content: str | list[dict[str, str]], now: datetime) -> str:
+def _apply(tokenizer: Tokenizer, content: str | list[dict[str, str]], now: datetime) -> str:
     messages = [{"role": "user", "content": content}]
     template = _default_template(tokenizer)
     options: dict[str, Any] = {"chat_template": _stopped_clock(tokenizer, template, now) + template}
@@ -112,7 +116,7 @@ def _apply(tokenizer: Any, content: str | list[dict[str, str]], now: datetime) -
     return tokenizer.apply_chat_template(messages, tokenize=False, **options)
 
 
-def _default_template(tokenizer: Any) -> str:
+def _default_template(tokenizer: Tokenizer) -> str:
     """A tokenizer may have several by name."""
     template = tokenizer.chat_template
     if isinstance(template, str):
@@ -122,7 +126,7 @@ def _default_template(tokenizer: Any) -> str:
     return template["default"]
 
 
-def _stopped_clock(tokenizer: Any, template: str, now: datetime) -> str:
+def _stopped_clock(tokenizer: Tokenizer, template: str, now: datetime) -> str:
     """What to write before a template that asks for the time; nothing where the library has none to tell.
 
     The library takes no functions along with a chat, so it is a macro of the template's own language.

@@ -26,6 +26,7 @@ from transformers.utils import cached_file
 from .device_map import Placement
 from .families import UnsupportedModelError, decoder_layers
 from .fingerprint import folder_fingerprint
+from .tokenizer import Tokenizer
 
 _NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's name for it
 
@@ -41,7 +42,7 @@ class Outline:
     name: str
     """Hub id or folder."""
     trust_remote_code: bool
-    tokenizer: Any
+    tokenizer: Tokenizer
     skeleton: nn.Module
     """The modules, on the device "meta"."""
     fingerprint: str

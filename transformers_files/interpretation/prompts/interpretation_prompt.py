@@ -25,6 +25,7 @@ from ..models.chat_template import (
     user_turn,
     wants_special_tokens,
 )
+from ..models.tokenizer import Tokenizer
 from .placeholders import MARKS, locate
 from .stop import Stop
 
@@ -60,7 +61,7 @@ class InterpretationPrompt:
 
     @classmethod
     def from_sequence(
-        cls, tokenizer: Any, sequence: Sequence[str | int], *, name: str = "custom"
+        cls, tokenizer: Tokenizer, sequence: Sequence[str | int], *, name: str = "custom"
     ) -> InterpretationPrompt:
         """From pieces of text and placeholders: an int is one placeholder, whatever its value.
 
@@ -73,7 +74,7 @@ class InterpretationPrompt:
 
     @classmethod
     def from_text(
-        cls, tokenizer: Any, text: str, *, placeholder: str = "_", name: str = "custom"
+        cls, tokenizer: Tokenizer, text: str, *, placeholder: str = "_", name: str = "custom"
     ) -> InterpretationPrompt:
         """From text in which every occurrence of `placeholder` is one placeholder.
 
@@ -120,7 +121,7 @@ class InterpretationPromptSpec:
             if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
                 raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
 
-    def build(self, tokenizer: Any, *, now: datetime | None = None) -> InterpretationPrompt:
+    def build(self, tokenizer: Tokenizer, *, now: datetime | None = None) -> InterpretationPrompt:
         """Tokenize the prompt and find its placeholders.
 
         now: see `user_turn`.
@@ -142,7 +143,7 @@ class InterpretationPromptSpec:
         stop = Stop(self.stop, tokenizer) if self.stop else None
         return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces), stop)
 
-    def _in_chat(self, tokenizer: Any, now: datetime | None) -> list[str]:
+    def _in_chat(self, tokenizer: Tokenizer, now: datetime | None) -> list[str]:
         """The pieces as a user's turn, followed by the beginning of the reply."""
         try:
             turn = user_turn(tokenizer, _STAND_IN.join(self._pieces), now=now)

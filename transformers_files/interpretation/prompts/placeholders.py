@@ -7,16 +7,16 @@ merge neighbours (`]_` may be one token), so the ids of a beginning need not be 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..models.chat_template import appended_tokens
+from ..models.tokenizer import Tokenizer
 
 MARKS = ("_", "x", "X", "?", "*", "0")
 """What can stand for a placeholder, in the order of trying."""
 
 
 def locate(
-    tokenizer: Any, pieces: Sequence[str], marks: Sequence[str], *, add_special_tokens: bool
+    tokenizer: Tokenizer, pieces: Sequence[str], marks: Sequence[str], *, add_special_tokens: bool
 ) -> tuple[list[int], list[int], str] | None:
     """Tokenize `pieces` with a mark between each two, such that every mark is one token of its own.
 
@@ -36,7 +36,7 @@ def locate(
 
 
 def _by_offsets(
-    tokenizer: Any, pieces: Sequence[str], mark: str, add_special_tokens: bool
+    tokenizer: Tokenizer, pieces: Sequence[str], mark: str, add_special_tokens: bool
 ) -> tuple[list[int], list[int]] | None:
     """A fast tokenizer says which characters each token covers."""
     text = mark.join(pieces)
@@ -62,7 +62,7 @@ def _by_offsets(
 
 
 def _by_comparison(
-    tokenizer: Any, pieces: Sequence[str], mark: str, add_special_tokens: bool
+    tokenizer: Tokenizer, pieces: Sequence[str], mark: str, add_special_tokens: bool
 ) -> tuple[list[int], list[int]] | None:
     """With a slow tokenizer, the placeholders are where the ids differ when another mark is written."""
     ids = tokenizer.encode(mark.join(pieces), add_special_tokens=add_special_tokens)
@@ -76,7 +76,7 @@ def _by_comparison(
     return None
 
 
-def _all_are(tokenizer: Any, ids: Sequence[int], positions: Sequence[int], mark: str) -> bool:
+def _all_are(tokenizer: Tokenizer, ids: Sequence[int], positions: Sequence[int], mark: str) -> bool:
     """Whether each of these tokens is the mark alone: a token `]_` differs from `]x` too."""
     texts = {ids[position]: tokenizer.decode([ids[position]]) for position in positions}
     return all(text.lstrip(" ") == mark for text in texts.values())

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from ..models.tokenizer import Tokenizer
 
 LENGTH, END_OF_SEQUENCE, STOP, LOOP = "length", "end of sequence", "stop", "loop"
 """What can end an interpretation."""
@@ -24,7 +25,7 @@ class Stop:
     """The text at which interpretations of a prompt end, and the tokenizer that makes text of their tokens."""
 
     text: str
-    tokenizer: Any = field(repr=False, compare=False)
+    tokenizer: Tokenizer = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.text:

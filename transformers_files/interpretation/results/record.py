@@ -8,6 +8,7 @@ from typing import Any
 
 from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import LOOP
 from .calibration import BUILT_IN_CALIBRATION
@@ -128,7 +129,7 @@ def token_source(kind: str, place: str) -> str:
     return kind if place == RESIDUAL else f"{kind}{_SEPARATOR}{place}"
 
 
-def token_pieces(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, ...]:
+def token_pieces(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, ...]:
     """The text that each token adds, so that the pieces join to the text of them all.
 
     Special tokens and tokens inside an unfinished character add "". A NUL, which no CSV reader takes, becomes U+FFFD.
@@ -145,7 +146,9 @@ def token_pieces(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def interpretation_pieces(tokenizer: Any, prompt: InterpretationPrompt, token_ids: Sequence[int]) -> tuple[str, ...]:
+def interpretation_pieces(
+    tokenizer: Tokenizer, prompt: InterpretationPrompt, token_ids: Sequence[int]
+) -> tuple[str, ...]:
     """What each token of an interpretation adds to its text, which ends before the prompt's stop."""
     pieces = token_pieces(tokenizer, token_ids)
     return pieces if prompt.stop is None else shortened(pieces, prompt.stop.cut("".join(pieces)))
@@ -160,7 +163,7 @@ def shortened(pieces: Sequence[str], text: str) -> tuple[str, ...]:
     return tuple(cut)
 
 
-def with_token_texts(records: Iterable[Record], tokenizer: Any) -> list[Record]:
+def with_token_texts(records: Iterable[Record], tokenizer: Tokenizer) -> list[Record]:
     """The same records with `interpretation_tokens` filled in from their token ids."""
     return [
         replace(

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..engine.settings import InterpretationSettings
 from ..models.flops import ModelSize, Rate, Work
+from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.csv_table import csv_header, csv_rows
 from ..results.record import Record
@@ -95,7 +95,7 @@ def estimate_plan(
     plan: Plan,
     settings: InterpretationSettings,
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     dtype: torch.dtype,
     batch_size: int,
@@ -183,14 +183,14 @@ def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
         yield chunk
 
 
-def _csv_bytes(plan: Plan, source: Source, settings: InterpretationSettings, tokenizer: Any) -> int:
+def _csv_bytes(plan: Plan, source: Source, settings: InterpretationSettings, tokenizer: Tokenizer) -> int:
     """Of all rows of a source, as if each interpretation had the most tokens, of usual lengths."""
     rows = [_stand_in(source, prompt, settings, tokenizer, plan.layers[-1]) for prompt in plan.prompts]
     return len(csv_rows(rows).encode()) * len(plan.layers) * len(source.tokens)
 
 
 def _stand_in(
-    source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Any, layer: int
+    source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Tokenizer, layer: int
 ) -> Record:
     new = settings.max_new_tokens
     tokens = tuple(tokenizer.convert_ids_to_tokens(list(source.input_ids)))

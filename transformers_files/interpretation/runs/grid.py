@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 from torch import nn
 
@@ -24,6 +23,7 @@ from ..models.chat_template import ChatTemplateError, read_prompt
 from ..models.families import RESIDUAL, UnsupportedModelError, decoder, decoder_layers
 from ..models.layer_spec import SAME
 from ..models.rope import short_positions
+from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
@@ -192,7 +192,7 @@ def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
 
 
 def make_plan(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     examples: Sequence[Example],
     prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
     limits: Limits,
@@ -241,7 +241,7 @@ def make_plan(
 
 
 def build_prompts(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
     limits: Limits,
     settings: InterpretationSettings,
@@ -257,7 +257,7 @@ def build_prompts(
 
 
 def _build(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
     limits: Limits,
     settings: InterpretationSettings,
@@ -290,7 +290,7 @@ def _build(
 
 
 def _source(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     example: Example,
     tokens: Selection,
     new_tokens: int,

@@ -21,6 +21,7 @@ from ..engine.settings import InterpretationSettings
 from ..mapping.affine import map_vectors
 from ..models.families import RESIDUAL, check_hook_point
 from ..models.layer_spec import SAME
+from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
@@ -42,7 +43,7 @@ class Job:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         plan: Plan,
         settings: InterpretationSettings,
         *,
@@ -123,7 +124,7 @@ class Job:
 
 def plan_job(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     examples: Sequence[Example],
     prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
     settings: InterpretationSettings,
@@ -165,7 +166,7 @@ def check_evaluation_mode(model: nn.Module) -> None:
 
 
 def interpretation_fields(
-    tokenizer: Any, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
+    tokenizer: Tokenizer, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
 ) -> dict[str, Any]:
     """The fields of a Record that say how a vector was interpreted and what came out."""
     pieces = interpretation_pieces(tokenizer, prompt, interpretation.token_ids)

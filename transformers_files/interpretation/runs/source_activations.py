@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from ..models.activations import capture
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.tokenizer import Tokenizer
 from ..prompts.index_selection import span_name
 from ..results.record import MINUS, token_pieces
 from .grid import Plan, Source
@@ -108,5 +108,5 @@ class SourceActivations:
         return capture(self._model, ids, layers, tokens, self._plan.place)
 
 
-def _strings(tokenizer: Any, input_ids: Sequence[int]) -> tuple[str, ...]:
+def _strings(tokenizer: Tokenizer, input_ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(tokenizer.convert_ids_to_tokens(list(input_ids)))

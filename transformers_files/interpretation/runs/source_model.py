@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from ..mapping.affine import AnyMap
+from ..models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,18 @@ class SourceModel:
 
     model: nn.Module
     """With or without weights, as far as plans are concerned."""
-    tokenizer: Any
+    tokenizer: Tokenizer
     mapping: AnyMap = None
     """See `mapping.affine`; None: the embeddings as they are."""
 
     @classmethod
     def of(
-        cls, model: nn.Module, tokenizer: Any, other_model: Any, other_tokenizer: Any, mapping: AnyMap
+        cls,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        other_model: nn.Module | None,
+        other_tokenizer: Tokenizer | None,
+        mapping: AnyMap,
     ) -> SourceModel:
         """Another model and its tokenizer, where they are not None; else the interpreting model's."""
         return cls(
