@@ -1,0 +1,391 @@
+"""Every causal class of the installed library against plain hooks, and a table of what came out.
+
+    python tests/every_model.py                           # all of them: a table, and every_model.json
+    python tests/every_model.py Qwen3NextForCausalLM      # some, with what went wrong in full
+    python tests/every_model.py --table                   # the table as Markdown, for the README
+
+Each class is built tiny and with random weights (`tiny_models`), in a process of its own, so that one that crashes or
+hangs stops nobody. Of each, four things are compared with a reference made of plain torch hooks alone:
+
+- forward: `forward_interpret` over a whole prompt, its logits;
+- generate: `generate_interpret`, its tokens;
+- engine: `interpret_chunk`, tokens, probabilities and relevancy of three vectors;
+- capture: `capture`, hidden states of every layer.
+
+The reference decodes by the library's own `generate`, with its cache. Where that differs from passes over the whole
+text, which happens without any surgery, the table says so.
+
+Outcomes: equal; refused (`UnsupportedModelError`, before the model has read any of the text); different; crashed; not
+built (the library itself cannot make or run the class from token ids alone). Status 1 if any is different or crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from tiny_models import tiny_model
+from torch import Tensor, nn
+
+CHECKS = ("forward", "generate", "engine", "capture")
+OUTCOMES = ("equal", "refused", "not built", "different", "crashed")
+"""From the best to the worst: a class has its worst check's."""
+
+PROMPT = tuple(range(5, 25))
+"""Longer than the windows of the tiny models."""
+PLACES = (13, 14)
+INSERT_LAYER = 1
+NEW_TOKENS = 5
+TOLERANCE = 2e-4
+SECONDS = 90
+"""For one class."""
+
+
+class Different(Exception):
+    """What was computed is not what the reference says."""
+
+
+class NotBuilt(Exception):
+    """The library itself cannot make this class, or run it from token ids alone."""
+
+
+# ---- the reference: plain hooks, nothing of ours
+
+
+def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
+    """Path of the longest list of modules that a pass runs in order, the list, and the shape of its second's input."""
+    seen: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    handles = []
+    for name, modules in model.named_modules():
+        if not isinstance(modules, nn.ModuleList) or len(modules) < 2:
+            continue
+        for index, module in enumerate(modules):
+
+            def note(_: Any, args: tuple, kwargs: dict, name: str = name, index: int = index) -> None:
+                given = args[0] if args else kwargs.get("hidden_states")
+                if isinstance(given, Tensor) and given.is_floating_point():
+                    seen.setdefault(name, []).append((index, tuple(given.shape)))
+
+            handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
+    try:
+        model(input_ids=torch.tensor([PROMPT]), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    whole = {
+        name: runs
+        for name, runs in seen.items()
+        if [index for index, _ in runs] == list(range(len(model.get_submodule(name)))) and len(PROMPT) in runs[0][1]
+    }
+    if not whole:
+        raise NotBuilt("no list of decoder layers runs once and in order")
+    path = min(whole, key=lambda name: (-len(whole[name]), name.count("."), name))
+    return path, model.get_submodule(path), whole[path][1][1]
+
+
+@contextlib.contextmanager
+def inserting(layers: nn.ModuleList, vector: Tensor | None) -> Iterator[None]:
+    """Overwrite the two places with the vector in every pass that reads the prompt; nothing for None."""
+
+    def before(_: nn.Module, args: tuple, kwargs: dict) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if vector is None or hidden.shape[1] < len(PROMPT):
+            return None
+        hidden = hidden.clone()
+        hidden[:, list(PLACES)] = vector
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    handle = layers[INSERT_LAYER].register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def decoded(
+    model: nn.Module,
+    layers: nn.ModuleList,
+    vector: Tensor | None,
+    forced: Sequence[int] = (),
+    *,
+    use_cache: bool = True,
+) -> tuple[list[int], Tensor]:
+    """Tokens, and logits [new tokens, vocabulary], of the library's greedy decoding; or of the `forced` tokens."""
+    from transformers import LogitsProcessorList
+
+    def only(ids: Tensor, scores: Tensor) -> Tensor:
+        if not forced:
+            return scores
+        wanted = torch.full_like(scores, -torch.inf)
+        wanted[:, forced[ids.shape[1] - len(PROMPT)]] = 0.0
+        return wanted
+
+    with inserting(layers, vector):
+        out = model.generate(
+            torch.tensor([PROMPT]),
+            logits_processor=LogitsProcessorList([only]),
+            use_cache=use_cache,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **GREEDY,
+        )
+    return out.sequences[0, len(PROMPT) :].tolist(), torch.cat(out.logits).float()
+
+
+GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
+
+
+# ---- the checks
+
+
+def check_forward(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
+    ids = torch.tensor([PROMPT])
+    with inserting(layers, vectors[0]):
+        expected = model(input_ids=ids, use_cache=False).logits
+    _same(
+        "logits",
+        model.forward_interpret(input_ids=ids, use_cache=False, insert_info=[_info(vectors[0])]).logits,
+        expected,
+    )
+
+
+def check_generate(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
+    expected, logits = decoded(model, layers, vectors[0])
+    found = model.generate_interpret(torch.tensor([PROMPT]), insert_info=[_info(vectors[0])], **GREEDY)
+    _same_tokens(found[0, len(PROMPT) :].tolist(), expected, logits)
+
+
+def check_engine(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
+    from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk
+    from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
+
+    prompt = InterpretationPrompt("tiny", PROMPT, PLACES, text="")
+    settings = InterpretationSettings(insert_layer=INSERT_LAYER, max_new_tokens=NEW_TOKENS)
+    found = interpret_chunk(model, [Cell(vector, prompt) for vector in vectors], settings, batch_size=2)
+    for interpretation, vector in zip(found, vectors):
+        tokens, logits = decoded(model, layers, vector)
+        if _same_tokens(list(interpretation.token_ids), tokens, logits):
+            continue
+        _, without = decoded(model, layers, None, tokens)
+        steps = torch.arange(len(tokens))
+        probabilities = logits.softmax(-1)[steps, tokens]
+        _same("probabilities", torch.tensor(interpretation.probabilities), probabilities)
+        relevancy = (probabilities - without.softmax(-1)[steps, tokens]).abs()
+        _same("relevancy", torch.tensor(interpretation.relevancy), relevancy)
+
+
+def check_capture(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
+    from transformers.interpretation.models.activations import capture
+
+    seen: dict[int, Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs, number=number: seen.__setitem__(
+                number, (args[0] if args else kwargs["hidden_states"]).clone()
+            ),
+            with_kwargs=True,
+        )
+        for number, layer in enumerate(layers)
+    ]
+    model(input_ids=torch.tensor([PROMPT]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    places = [0, 7, -1]
+    found = capture(model, torch.tensor([PROMPT]), list(range(len(layers) + 1)), places)
+    for number, hidden in seen.items():
+        _same(f"layer {number}", found[number], hidden[0, places])
+
+
+def _info(vector: Tensor) -> dict[Any, Any]:
+    embedding = vector.expand(1, len(PLACES), -1)
+    return {INSERT_LAYER: (list(PLACES), embedding), "overlay_strength": 1.0, "replacing_mode": "normalized"}
+
+
+def _same(what: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise Different(f"{what}: shape {list(found.shape)}, not {list(expected.shape)}")
+    away = float((found.float() - expected.float()).abs().max())
+    if not away <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise Different(f"{what}: up to {away:.2g} away")
+
+
+def _same_tokens(found: list[int], expected: list[int], logits: Tensor) -> bool:
+    """Raises where they differ, unless two logits tie there: then True, and there is nothing more to compare."""
+    if found == expected:
+        return False
+    step = next((step for step, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), None)
+    if step is None:
+        raise Different(f"{len(found)} tokens, not {len(expected)}")
+    best = logits[step].topk(2).values
+    if float(best[0] - best[1]) > TOLERANCE:
+        raise Different(f"token {step} is {found[step]}, not {expected[step]}")
+    return True
+
+
+# ---- one class
+
+
+def examine(class_name: str) -> dict[str, Any]:
+    """Outcome of each check, and remarks."""
+    record: dict[str, Any] = {"class": class_name, "remarks": []}
+    try:
+        model = tiny_model(class_name)
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = 0
+        path, layers, shape = layer_list(model)
+        record["model_type"] = model.config.model_type
+    except Exception as error:
+        return record | {"outcome": "not built", "why": _short(error)}
+    hidden = shape[-1]
+    if shape != (1, len(PROMPT), hidden):
+        record["remarks"].append(f"its layers are given {list(shape)}")
+    vectors = [torch.randn(hidden, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    try:
+        cached, whole = decoded(model, layers, None), decoded(model, layers, None, use_cache=False)
+        if cached[0] != whole[0] or float((cached[1] - whole[1]).abs().max()) > 1e-3:
+            record["remarks"].append("the library's cached decoding differs from its uncached one")
+    except Exception as error:
+        record["remarks"].append(f"the library cannot generate: {_short(error)}")
+    for name in CHECKS:
+        record[name], record[f"{name}: why"] = _outcome(globals()[f"check_{name}"], model, layers, vectors)
+    record["outcome"] = max((record[name] for name in CHECKS), key=OUTCOMES.index)
+    return record
+
+
+def _outcome(check: Callable[..., None], model: nn.Module, layers: nn.ModuleList, vectors: list) -> tuple[str, str]:
+    from transformers.interpretation.models.families import UnsupportedModelError
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check(model, layers, vectors)
+        ours = [str(warning.message) for warning in caught if "interpret" in str(warning.message)]
+        return "equal", "; ".join(dict.fromkeys(ours))
+    except UnsupportedModelError as error:
+        return "refused", _short(error)
+    except Different as error:
+        return "different", str(error)
+    except Exception as error:
+        return "crashed", _short(error)
+
+
+def _short(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({Path(last.filename).name}:{last.lineno})"
+
+
+def in_a_process(class_name: str) -> dict[str, Any]:
+    """`examine` in a fork of this process, which has imported what all need, within a time limit."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(readable)
+        with torch.no_grad(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            record = examine(class_name)
+        os.write(writable, json.dumps(record).encode())
+        os._exit(0)
+    os.close(writable)
+    text, end = b"", time.monotonic() + SECONDS
+    while select.select([readable], [], [], max(0.0, end - time.monotonic()))[0]:
+        if not (part := os.read(readable, 1 << 16)):
+            break
+        text += part
+    else:
+        os.kill(child, signal.SIGKILL)
+    os.close(readable)
+    status = os.waitpid(child, 0)[1]
+    if status or not text:
+        return {"class": class_name, "remarks": [], "outcome": "crashed", "why": f"ended with status {status}"}
+    return json.loads(text)
+
+
+# ---- all of them
+
+
+def causal_classes() -> list[str]:
+    """What the installed library's automatic class for causal models makes."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(
+        {
+            name
+            for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+            for name in ([names] if isinstance(names, str) else names)
+        }
+    )
+
+
+def line(record: dict[str, Any]) -> str:
+    """A record for reading."""
+    text = f"{record['class']:<44} {record['outcome']:<10}"
+    reasons = [record["why"]] if "why" in record else []
+    for name in CHECKS:
+        if why := record.get(f"{name}: why"):
+            reasons.append(f"{name} {record[name]}: {why}")
+    return "\n      ".join([text, *dict.fromkeys(reasons), *record["remarks"]])
+
+
+def table(records: Sequence[dict[str, Any]], version: str) -> str:
+    """Markdown: how many of each outcome, and the classes of each."""
+    lines = [
+        f"On transformers {version}, of {len(records)} causal classes:",
+        "",
+        "| outcome | classes | |",
+        "|---|---|---|",
+    ]
+    for outcome in OUTCOMES:
+        of = [record for record in records if record["outcome"] == outcome]
+        names = ", ".join(
+            record["class"] + ("*" if any("cached" in r for r in record["remarks"]) else "") for record in of
+        )
+        lines.append(f"| {outcome} | {len(of)} | {names} |")
+    return "\n".join(
+        [*lines, "", "\\* the library's cached decoding, which is followed, differs from its uncached one"]
+    )
+
+
+def main() -> int:
+    """Sweep, print, write; 1 if anything differs or crashes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("classes", nargs="*", help="names of model classes; without any: all of them")
+    parser.add_argument("--table", action="store_true", help="print the table as Markdown, nothing else")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    import transformers
+    import transformers.interpretation  # what every process would import for itself
+    from transformers import LlamaForCausalLM
+    from transformers.interpretation.engine import decode  # noqa: F401
+
+    del LlamaForCausalLM
+    transformers.logging.set_verbosity_error()
+    records = []
+    for name in arguments.classes or causal_classes():
+        records.append(in_a_process(name))
+        if not arguments.table:
+            print(line(records[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    counts = Counter(record["outcome"] for record in records)
+    print(table(records, transformers.__version__) if arguments.table else dict(counts))
+    return int(counts["different"] + counts["crashed"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
