@@ -4,7 +4,7 @@
     python tests/every_model.py Qwen3NextForCausalLM      # some, with what went wrong in full
     python tests/every_model.py --table                   # the table as Markdown, for the README
 
-Each class is built tiny and with random weights (`tiny_models`), in a process of its own, so that one that crashes or
+Each class is built tiny and with random weights (`tiny_classes`), in a process of its own, so that one that crashes or
 hangs stops nobody. Of each, four things are compared with a reference made of plain torch hooks alone:
 
 - forward: `forward_interpret` over a whole prompt, its logits;
@@ -39,7 +39,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from tiny_models import tiny_model
+from tiny_classes import tiny_instance
 from torch import Tensor, nn
 
 CHECKS = ("forward", "generate", "engine", "capture")
@@ -68,7 +68,7 @@ class NotBuilt(Exception):
 
 
 def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
-    """Path of the longest list of modules that a pass runs in order, the list, and the shape of its second's input."""
+    """Path of the longest list of modules that a pass runs once, the list, and the shape of its second's input."""
     seen: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
     handles = []
     for name, modules in model.named_modules():
@@ -87,15 +87,14 @@ def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
     finally:
         for handle in handles:
             handle.remove()
+    ran = {name: runs for name, runs in seen.items() if INSERT_LAYER in dict(runs)}
     whole = {
         name: runs
-        for name, runs in seen.items()
-        if [index for index, _ in runs] == list(range(len(model.get_submodule(name)))) and len(PROMPT) in runs[0][1]
-    }
-    if not whole:
-        raise NotBuilt("no list of decoder layers runs once and in order")
+        for name, runs in ran.items()
+        if [index for index, _ in runs].count(INSERT_LAYER) == 1 and len(PROMPT) in runs[0][1]
+    } or ran  # what is not given one embedding per token, once, is to be refused
     path = min(whole, key=lambda name: (-len(whole[name]), name.count("."), name))
-    return path, model.get_submodule(path), whole[path][1][1]
+    return path, model.get_submodule(path), dict(whole[path])[INSERT_LAYER]
 
 
 @contextlib.contextmanager
@@ -165,8 +164,8 @@ def check_forward(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Ten
 
 
 def check_generate(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
-    expected, logits = decoded(model, layers, vectors[0])
     found = model.generate_interpret(torch.tensor([PROMPT]), insert_info=[_info(vectors[0])], **GREEDY)
+    expected, logits = decoded(model, layers, vectors[0])
     _same_tokens(found[0, len(PROMPT) :].tolist(), expected, logits)
 
 
@@ -206,9 +205,9 @@ def check_capture(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Ten
     for handle in handles:
         handle.remove()
     places = [0, 7, -1]
-    found = capture(model, torch.tensor([PROMPT]), list(range(len(layers) + 1)), places)
-    for number, hidden in seen.items():
-        _same(f"layer {number}", found[number], hidden[0, places])
+    found = capture(model, torch.tensor([PROMPT]), [*seen, len(layers)], places)
+    for number, hidden, states in zip(seen, seen.values(), found):
+        _same(f"layer {number}", states, hidden[0, places])
 
 
 def _info(vector: Tensor) -> dict[Any, Any]:
@@ -242,12 +241,13 @@ def _same_tokens(found: list[int], expected: list[int], logits: Tensor) -> bool:
 
 def examine(class_name: str) -> dict[str, Any]:
     """Outcome of each check, and remarks."""
+    from transformers import GenerationConfig
+
     record: dict[str, Any] = {"class": class_name, "remarks": []}
     try:
-        model = tiny_model(class_name)
-        model.generation_config.eos_token_id = None
-        model.generation_config.pad_token_id = 0
-        path, layers, shape = layer_list(model)
+        model = tiny_instance(class_name)
+        model.generation_config = GenerationConfig(pad_token_id=0)  # no end of sequence, and no forced tokens
+        _path, layers, shape = layer_list(model)
         record["model_type"] = model.config.model_type
     except Exception as error:
         return record | {"outcome": "not built", "why": _short(error)}

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +42,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..models.beginning import read_beginning
 from ..models.families import decoder_layers
 from ..models.forward import (
     best_tokens,
@@ -51,7 +53,9 @@ from ..models.forward import (
     probabilities_of,
 )
 from ..models.kv_cache import check_window, empty_cache, repeat_rows
+from ..models.layer_inputs import check_layer_inputs
 from ..models.layer_spec import SAME
+from ..models.text_so_far import TextSoFar
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import END_OF_SEQUENCE, LENGTH, Stop
 from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
@@ -105,9 +109,13 @@ def interpret_chunk(
     Returns:
         one interpretation per cell, in the order of the cells. A vector that is not finite, or that drives the model's
         numbers out of range, is told in its cell's `status`; the others go on.
+
+    Raises:
+        UnsupportedModelError: what the model's layers are given is not one embedding per token.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least one row is needed")
+    check_layer_inputs(model)
     done: dict[int, Interpretation] = {}
     with torch.no_grad():
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
@@ -182,11 +190,8 @@ def _interpretation(generated: _Continuation) -> Interpretation:
 
 
 def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
-    """The cache of the tokens before the first placeholder, one row; None where there are none."""
-    shared = prompt.input_ids[: min(prompt.insert_locations)]
-    if not shared:
-        return None
-    return next_logits(model, torch.tensor([shared], device=input_device(model)), empty_cache(model))[1]
+    """What came before the first placeholder, one row, read once for all; None where nothing did."""
+    return read_beginning(model, prompt.input_ids, min(prompt.insert_locations))
 
 
 def read_under_surgery(
@@ -212,7 +217,24 @@ def read_under_surgery(
     plan = _plan(model, prompt, cells, settings, untouched)
     assert plan is not None  # every cell inserts
     with surgery(model, plan):
-        return next_logits(model, ids, cache)
+        logits, cache = next_logits(model, ids, cache)
+    if isinstance(cache, TextSoFar):  # there is no cache, so that the placeholders are read again in every step
+        cache = cache.under_surgery(lambda rows: _surgery_again(model, prompt, cells, settings, rows))
+    return logits, cache
+
+
+def _surgery_again(
+    model: nn.Module,
+    prompt: InterpretationPrompt,
+    cells: Sequence[Cell],
+    settings: InterpretationSettings,
+    rows: Sequence[int],
+) -> AbstractContextManager:
+    """The same surgery on some of the rows: those of cells come first."""
+    again = [cells[row] for row in rows if row < len(cells)]
+    plan = _plan(model, prompt, again, settings, len(rows) - len(again))
+    assert plan is not None  # every cell inserts
+    return surgery(model, plan)
 
 
 def _decode(

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.beginning import read_beginning
 from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache, repeat_rows
@@ -203,10 +204,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _read_beginning(model: nn.Module, prompt: InterpretationPrompt) -> Any:
     """The cache of what comes before the first placeholder; None where nothing does."""
-    beginning = prompt.input_ids[: prompt.insert_locations[0]]
-    if not beginning:
-        return None
-    return next_logits(model, torch.tensor([beginning], device=input_device(model)), empty_cache(model))[1]
+    return read_beginning(model, prompt.input_ids, prompt.insert_locations[0])
 
 
 def _logits_after(

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from .families import MLP_INPUT, RESIDUAL, check_hook_point, decoder, decoder_layers, hook_point_module
+from .families import MLP_INPUT, RESIDUAL, check_hook_point, decoder_layers, hook_point_module
+from .layer_inputs import check_layer_inputs, check_runs_once, text_model
 from .thread_hooks import input_hook, output_hook
 
 
@@ -42,6 +43,7 @@ def capture(
 
     Raises:
         ValueError: `input_ids` is not one sequence, no layer is given, or a layer, token or place does not exist.
+        UnsupportedModelError: what the layers are given is not one embedding per token.
         RuntimeError: a layer never ran as a module of its own.
     """
     if input_ids.ndim != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
@@ -52,6 +54,8 @@ def capture(
     last = len(decoder_layers(model))
     wanted = [_in_range("layer", layer, last + (place == RESIDUAL)) for layer in layers]
     positions = [_position(token, input_ids.shape[1]) for token in tokens]
+    check_layer_inputs(model)
+    check_runs_once(model, set(wanted) - {last})
 
     states: dict[int, Tensor] = {}
     modules = {layer: hook_point_module(model, layer, place) for layer in set(wanted) - {last}}
@@ -60,7 +64,7 @@ def capture(
         for layer, module in modules.items():
             hooks.enter_context(hook(module, _keep(states, layer, positions)))
         ids = _beside_embeddings(model, input_ids)
-        output = decoder(model)(input_ids=ids, use_cache=False, return_dict=True)
+        output = text_model(model)(input_ids=ids, use_cache=False, return_dict=True)
     if last in wanted:
         states[last] = _select(output.last_hidden_state, positions)
     missing = sorted(set(wanted) - states.keys())

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-LAYER_LIST_NAMES = ("layers", "h")
+LAYER_LIST_NAMES = ("layers", "h", "blocks", "layer")
 REMEDY = 'say where they are: model.interpretation_layers = "path.to.layers" (a dotted path to an nn.ModuleList)'
 RESIDUAL = "residual"
 ATTENTION_OUTPUT = "attention_output"
@@ -190,6 +190,12 @@ def base_model(model: nn.Module) -> nn.Module:
     return inner()
 
 
+def is_tested(model: nn.Module) -> bool:
+    """Whether a model is of a family that the tests cover."""
+    name = getattr(getattr(base_model(model), "config", None), "model_type", None)
+    return any(family.model_type == name for family in FAMILIES)
+
+
 def _candidates(model: nn.Module) -> Iterator[nn.Module]:
     """Modules that may own the layers, the most telling first."""
     get_decoder = getattr(model, "get_decoder", None)
@@ -201,6 +207,9 @@ def _candidates(model: nn.Module) -> Iterator[nn.Module]:
         module = getattr(model, name, None)
         if isinstance(module, nn.Module):
             yield module
+            encoder = getattr(module, "encoder", None)  # BERT and its kin, as decoders too
+            if isinstance(encoder, nn.Module) and isinstance(getattr(encoder, "layer", None), nn.ModuleList):
+                yield encoder
     yield model
 
 

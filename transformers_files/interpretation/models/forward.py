@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from .families import decoder_layers
-from .kv_cache import cache_beside, cache_in, cached_length
+from .kv_cache import cache_beside, cache_in, cached_length, empty_cache, says_length
 from .rope import check_pass
+from .text_so_far import TextSoFar
 from .thread_hooks import input_hook, output_hook
 
 _ROWS_IN_CPU_CACHE = 8
@@ -35,11 +36,24 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
         logits `[batch, vocabulary]` after the last token, in the model's dtype, on the device of `input_ids`; the cache
         with the new tokens in it.
     """
-    check_pass(model, cached_length(cache), input_ids.shape[1])
+    if isinstance(cache, TextSoFar):
+        return _after_text(model, cache, cache.followed_by(input_ids))
+    if says_length(cache):
+        check_pass(model, cached_length(cache), input_ids.shape[1])
     before = cache_beside(model, cache, input_ids)
     with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
         out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
     return out.logits[:, -1].to(input_ids.device), cache_in(out)
+
+
+def _after_text(model: nn.Module, before: TextSoFar, input_ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """The same where all tokens `[batch, sequence]` are to be read."""
+    with before.context():
+        if before.model_caches:
+            return next_logits(model, input_ids, empty_cache(model))
+        with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
+            out = model(input_ids=input_ids, use_cache=False, return_dict=True)
+    return out.logits[:, -1].to(input_ids.device), before.grown_to(input_ids)
 
 
 def read_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:

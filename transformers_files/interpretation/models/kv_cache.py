@@ -1,4 +1,4 @@
-"""Key/value caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
+"""Caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
 
     cache = empty_cache(model)                       # what to pass with the first tokens
     out = model(input_ids, use_cache=True, **cache_beside(model, cache, input_ids))
@@ -8,23 +8,30 @@
 A verb never changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
 prefix among several batches takes a new object from `repeat_rows` or `select_rows` for each.
 
-Two representations exist. A *legacy* cache is a tuple of `(keys, values)` per layer: all of 4.34.0, and families that
-came late to cache objects. The others are `DynamicCache` objects, whose inside has changed three times. The engine
-makes them without a config, so that every layer keeps every position: sliding-window families then mask by position
-instead of throwing positions away, and a row's cache never depends on how it came to be.
+Three representations exist. A *legacy* cache is a tuple of `(keys, values)` per layer: all of 4.34.0, and families that
+came late to cache objects. The others are `DynamicCache` objects, whose inside has changed three times. Where all
+layers hold keys and values alone they are made without a config, so that every layer keeps every position:
+sliding-window families then mask by position instead of throwing positions away, and a row's cache never depends on how
+it came to be.
+Where some hold more (recurrent and convolution states, an indexer's keys) the config says which, and such a layer's
+rows are taken apart by its own `reorder_cache`, which beam search relies on. A model without any of them gets a
+`TextSoFar`.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from .families import UnsupportedModelError, base_model
+from .families import UnsupportedModelError, base_model, is_tested
+from .text_so_far import TextSoFar
 
 try:
     from transformers.cache_utils import DynamicCache
@@ -49,8 +56,34 @@ def cached_length(cache: Any) -> int:
     """Columns that a key/value cache of any tested version holds."""
     if cache is None:
         return 0
-    if hasattr(cache, "get_seq_length"):
+    if isinstance(cache, (tuple, list)):
+        return _legacy_length(cache)
+    try:
         return int(cache.get_seq_length())
+    except (AttributeError, ValueError):  # recurrent states alone
+        if is_unused(cache):
+            return 0
+        raise UnsupportedModelError(
+            f"the {type(cache).__name__} that was given holds recurrent states alone, which do not say how many "
+            "positions they have seen; give the whole text, without a cache"
+        ) from None
+
+
+def says_length(cache: Any) -> bool:
+    """Whether a cache knows how many positions it has seen; one of recurrent states alone does not."""
+    if not hasattr(cache, "layers"):
+        return isinstance(cache, (tuple, list)) or hasattr(cache, "get_seq_length")
+    return not cache.layers or any(hasattr(layer, "get_seq_length") for layer in cache.layers)
+
+
+def is_unused(cache: Any) -> bool:
+    """Whether a cache of recurrent states has seen nothing yet."""
+    if not hasattr(cache, "layers"):
+        return int(getattr(cache, "seqlen_offset", 1)) == 0  # xLSTM's
+    return not any(any(getattr(layer, "has_previous_state", {0: True}).values()) for layer in cache.layers)
+
+
+def _legacy_length(cache: Any) -> int:
     if len(cache) == 0 or cache[0] is None:
         return 0
     first = cache[0]  # (key, value) of layer 0, or both in one tensor; Bloom's key has its axes swapped
@@ -59,15 +92,55 @@ def cached_length(cache: Any) -> int:
 
 def empty_cache(model: nn.Module) -> Any:
     """What to pass as a cache with the first tokens; None where the model makes its own tuples."""
+    cls = type(base_model(model))
+    if _caches_nothing(cls):
+        warnings.warn(
+            f"{cls.__name__} has no cache whose rows can be told apart; its whole text is read again for every token, "
+            "which is slower",
+            stacklevel=2,
+        )
+        return TextSoFar(model_caches=False)
     if DynamicCache is None or not getattr(model, "_supports_cache_class", True):
         return None
-    return DynamicCache()
+    made = _configured(model)
+    return DynamicCache() if made is None or all(map(_is_plain, made.layers)) else made
+
+
+def _caches_nothing(cls: type[nn.Module]) -> bool:
+    """Whether a class takes no cache, or only one that nobody but itself understands."""
+    own = getattr(cls, "_supports_default_dynamic_cache", None)
+    taken = inspect.signature(cls.forward).parameters
+    return not any(name in taken for name in NAMES) or (own is not None and not own())
+
+
+def _configured(model: nn.Module) -> Any:
+    """A cache with a layer of the kind that each of the model's layers needs; None where the version has no kinds."""
+    if "config" not in inspect.signature(DynamicCache.__init__).parameters:
+        return None
+    try:
+        return DynamicCache(config=base_model(model).config)
+    except (AttributeError, KeyError, TypeError):  # the library cannot say for this one: keys and values, then
+        return None
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer holds keys and values of positions, or nothing."""
+    return type(layer).__name__ in ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")
 
 
 def cache_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, Any]:
     """The arguments of a pass over `[batch, sequence]` that say what came before: the cache, and a mask if need be."""
     cls: Any = type(base_model(model))
-    return {_argument(cls): cache, **mask_beside(model, cache, input_ids)}
+    return {_argument(cls): cache, **mask_beside(model, cache, input_ids), **_positions_beside(model, cache, input_ids)}
+
+
+def _positions_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Positions after a cache, for classes that `generate` always gives them and that count from 0 without (Bamba)."""
+    asks = "position_ids" in inspect.signature(type(base_model(model)).forward).parameters
+    if is_tested(model) or not asks or not hasattr(cache, "layers") or not says_length(cache):
+        return {}
+    length = cached_length(cache)
+    return {"position_ids": torch.arange(length, length + input_ids.shape[1], device=input_ids.device)[None]}
 
 
 @functools.cache
@@ -106,27 +179,34 @@ def check_window(model: nn.Module, positions: int) -> None:
 
 
 def bytes_by_device(cache: Any) -> dict[torch.device, int]:
-    """Memory that the keys and values take on each device, counted as if no two rows shared any."""
+    """Memory that a cache takes on each device, counted as if no two rows shared any."""
     sizes: dict[torch.device, int] = {}
-    for layer in _layers(cache):
-        for states in layer:
-            sizes[states.device] = sizes.get(states.device, 0) + states.numel() * states.element_size()
+    for states in _tensors(cache):
+        sizes[states.device] = sizes.get(states.device, 0) + states.numel() * states.element_size()
     return sizes
 
 
 def repeat_rows(cache: Any, rows: int) -> Any:
     """A new cache of `rows` copies of the only row. Copies are views: memory is taken when tokens are appended."""
-    return map_states(cache, lambda states: states.expand(rows, *states.shape[1:]))
+    if isinstance(cache, TextSoFar):
+        return cache.repeated(rows)
+    return map_states(cache, torch.zeros(rows, dtype=torch.long), lambda states: states.expand(rows, *states.shape[1:]))
 
 
 def select_rows(cache: Any, rows: torch.Tensor) -> Any:
     """A new cache of the given rows `[n]`, in that order; a row may be given several times."""
-    return map_states(cache, lambda states: states.index_select(0, rows.to(states.device)))
+    return map_states(cache, rows, lambda states: states.index_select(0, rows.to(states.device)))
 
 
-def map_states(cache: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A new cache of the same representation, with every tensor of keys and of values changed."""
-    layers = [tuple(change(states) for states in layer) for layer in _layers(cache)]
+def map_states(cache: Any, rows: torch.Tensor, take: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A new cache of the same representation with the given rows `[n]`, of keys and values as `take` takes them."""
+    if isinstance(cache, TextSoFar):
+        return cache.selected(rows)
+    if hasattr(cache, "layers") and not all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers):
+        made = copy.copy(cache)
+        made.layers = [_layer_of_rows(layer, rows, take) for layer in cache.layers]
+        return made
+    layers = [tuple(take(states) for states in layer) for layer in _layers(cache)]
     if isinstance(cache, (tuple, list)):
         return tuple(layer[0] if isinstance(old, torch.Tensor) else layer for old, layer in zip(cache, layers))
     made = DynamicCache()
@@ -137,6 +217,31 @@ def map_states(cache: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> An
         else:
             made.update(keys, values, index)
     return made
+
+
+def _layer_of_rows(layer: Any, rows: torch.Tensor, take: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """One layer of a cache whose layers differ."""
+    made = copy.copy(layer)
+    if type(layer).__name__ == "DynamicLayer":
+        if layer.keys is not None:
+            made.keys, made.values = take(layer.keys), take(layer.values)
+        return made
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):  # states by number: the copy gets its own
+            setattr(made, name, dict(value))
+    made.reorder_cache(rows)
+    return made
+
+
+def _tensors(cache: Any) -> list[torch.Tensor]:
+    """Every tensor of a cache."""
+    if isinstance(cache, TextSoFar):
+        return [cache.input_ids]
+    if not hasattr(cache, "layers"):
+        return [states for layer in _layers(cache) for states in layer]
+    held = [value for layer in cache.layers for value in vars(layer).values()]
+    held += [part for value in held if isinstance(value, dict) for part in value.values()]
+    return [value for value in held if isinstance(value, torch.Tensor) and value.ndim > 1]
 
 
 def _layers(cache: Any) -> Layers:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import UnsupportedModelError, decoder, decoder_layers
-from ..models.kv_cache import NAMES, cache_in, cached_length
+from ..models.kv_cache import NAMES, cache_in, cached_length, is_unused, says_length
+from ..models.layer_inputs import check_layer_inputs, check_runs_once
 from ..models.thread_hooks import input_hook
 from .insert_info import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
 from .modes import has_norm, norms
@@ -37,12 +38,15 @@ _SURGERY_DISABLED: ContextVar[bool] = ContextVar("surgery_disabled", default=Fal
 def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
     """Carry out `plan` in every pass of `model` that this thread runs inside the context.
 
-    Raises `ValueError` for a layer that the model does not have, and `RuntimeError` when the context ends without an
+    Raises `ValueError` for a layer that the model does not have, `UnsupportedModelError` for a model whose layers are
+    not given one embedding per token, and `RuntimeError` when the context ends without an
     exception and a planned insertion never took place.
     """
     owner, layers = decoder(model), decoder_layers(model)
     if max(plan.layers) >= len(layers):
         raise ValueError(f"layer {max(plan.layers)} is out of range; the model has layers 0 to {len(layers) - 1}")
+    check_layer_inputs(model)
+    check_runs_once(model, plan.layers)
     operation = _Operation(plan)
     with ExitStack() as stack:
         stack.callback(operation.end)
@@ -75,6 +79,7 @@ class _Operation:
         self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
         self.offset: int | None = None
         self.columns = self.columns_before = 0  # of passes without a cache
+        self.columns_read = 0  # by passes that went on from recurrent states
         self.replaced: list[tuple[Tensor, Tensor]] = []
 
     def active(self) -> bool:
@@ -90,9 +95,28 @@ class _Operation:
         Another thread that runs the model while the hook is removed may call it without the keywords.
         """
         if self.active() and kwargs is not None:
-            self.offset = _offset(module, args, kwargs)
+            self.offset = self.begin(module, _named(module, args, kwargs))
             self.columns_before = max(self.columns_before, self.columns)
             self.replaced.clear()
+
+    def begin(self, module: nn.Module, given: dict[str, Any]) -> int | None:
+        """Absolute column of the first position of the pass in hand; None where nothing tells.
+
+        Recurrent states do not say how many positions they have seen, so that the columns of passes are counted, from
+        the one that began with none.
+        """
+        state = _recurrent_state(given)
+        if state is None:
+            self.columns_read = _columns(given)
+            return _offset(given)
+        self.columns_read = 0 if is_unused(state) else self.columns_read or self.plan.cached_length
+        if self.columns_read == 0 and not is_unused(state):
+            raise UnsupportedModelError(
+                f"{type(module).__name__} goes on from recurrent states ({type(state).__name__}), which do not say how "
+                "many positions they hold; give the whole text without them, or use_cache=False"
+            )
+        offset, self.columns_read = self.columns_read, self.columns_read + _columns(given)
+        return offset
 
     def at_layer(self, layer: int) -> Callable[[Tensor], Tensor | None]:
         """What happens at the input of one decoder layer."""
@@ -207,20 +231,31 @@ def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
     return torch.where(matched, norms(old) / norms(torch.where(matched, vectors, 1.0)), 1.0)
 
 
-def _offset(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int | None:
-    """Absolute column of the first position of the pass in hand; None where nothing tells."""
-    if args:
-        kwargs = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
-    for name in RECURRENT_STATES:
-        if kwargs.get(name) is not None:
-            raise UnsupportedModelError(
-                f"{type(module).__name__} goes on from a recurrent state ({name}), which does not say how many "
-                "positions it holds; use_cache=False runs the whole sequence in every pass"
-            )
-    cache_position = kwargs.get("cache_position")
+def _named(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a pass by name."""
+    return inspect.signature(module.forward).bind_partial(*args).arguments | kwargs if args else kwargs
+
+
+def _recurrent_state(given: dict[str, Any]) -> Any:
+    """What the pass goes on from, if that does not say how long it is."""
+    cache = cache_in(given)
+    if cache is not None and not says_length(cache):
+        return cache
+    return next((given[name] for name in RECURRENT_STATES if given.get(name) is not None), None)
+
+
+def _columns(given: dict[str, Any]) -> int:
+    names = ("input_ids", "inputs_embeds", "hidden_states")
+    tokens = next((given[name] for name in names if given.get(name) is not None), None)
+    return 0 if tokens is None else tokens.shape[1]
+
+
+def _offset(given: dict[str, Any]) -> int | None:
+    """Absolute column of the first position of the pass in hand, by its arguments; None where they do not tell."""
+    cache_position = given.get("cache_position")
     if cache_position is not None:
         return int(cache_position[0])
-    cache = cache_in(kwargs)
+    cache = cache_in(given)
     return None if cache is None else cached_length(cache)
 
 

@@ -86,6 +86,8 @@ class SurgeryPlan:
     """rows that the caller sees, before beams or several return sequences multiply them"""
     generates: bool = False
     """whether tokens are generated after the prompt"""
+    cached_length: int = 0
+    """columns of the prompt that are in a cache before the first pass"""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -165,7 +167,7 @@ def plan_surgery(
             raise ValueError(f"insert_info, row {row}: {error}") from None
     if not parts:
         return None
-    return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size, generates)
+    return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size, generates, cached_length)
 
 
 def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.families import decoder, decoder_layers
+from ..models.families import decoder_layers
 from ..models.kv_cache import cache_in, cached_length
+from ..models.layer_inputs import check_layer_inputs, hidden_size
 from .generation_support import effective_config, refuse_unsupported
 from .hooks import SurgeryPlan, plan_surgery, surgery, surgery_disabled
 
@@ -214,10 +215,12 @@ def _plan(
     *,
     generates: bool,
 ) -> SurgeryPlan | None:
+    if any(insert_info):
+        check_layer_inputs(model)
     return plan_surgery(
         insert_info,
         n_layers=len(decoder_layers(model)),
-        hidden_size=decoder(model).config.hidden_size,
+        hidden_size=hidden_size(model),
         batch_size=tokens.shape[0],
         prompt_length=length,
         cached_length=cached,

@@ -57,7 +57,7 @@ class GrowingBuffers:
 
     def select_rows(self, cache: Any, rows: Tensor) -> Any:
         """`kv_cache.select_rows`, but the cache that is given must not be used again."""
-        return map_states(cache, lambda states: self._select(states, rows.to(states.device)))
+        return map_states(cache, rows, lambda states: self._select(states, rows.to(states.device)))
 
     def _select(self, states: Tensor, rows: Tensor) -> Tensor:
         known = self._used.get(_place(states))

@@ -1,0 +1,113 @@
+"""What decoder layers are given: `[rows, columns, hidden size]`, once per pass; or the model is refused by name.
+
+    check_layer_inputs(model)            # before anything is inserted or read
+    check_runs_once(model, [1, 12])
+
+Some models carry several residual streams side by side (hyper-connections, AltUp), put columns before rows, loop over
+their layers, or skip those that attend to an image where there is none. Positions of a hidden state mean something else
+there, or nothing. The tested families do none of that. Others are asked once, by a pass over two rows of three tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .families import UnsupportedModelError, base_model, decoder, decoder_layers, is_tested
+from .thread_hooks import input_hook
+
+_ROWS, _COLUMNS = 2, 3
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What one pass over `_ROWS` of `_COLUMNS` tokens gave the layers; a pass that failed tells nothing."""
+
+    shapes: dict[int, tuple[int, ...]]
+    """Of the first run of each layer that ran."""
+    runs: dict[int, int]
+
+
+_ASKED: weakref.WeakKeyDictionary[nn.Module, _Probe | None] = weakref.WeakKeyDictionary()
+"""A model is asked once."""
+
+
+def check_layer_inputs(model: nn.Module) -> None:
+    """Raise `UnsupportedModelError` where the layers are given something else than `[rows, columns, hidden size]`."""
+    probe = _asked(model)
+    expected = (_ROWS, _COLUMNS, hidden_size(model))
+    for layer, shape in probe.shapes.items() if probe is not None else ():
+        if shape != expected:
+            raise UnsupportedModelError(
+                f"decoder layer {layer} of {type(base_model(model)).__name__} is given hidden states of shape "
+                f"{list(shape)} for {_ROWS} rows of {_COLUMNS} tokens, where {list(expected)} is one embedding per "
+                "token: with several residual streams, or tokens in another dimension, there is no such embedding to "
+                "read or replace, so that models of this kind are not supported"
+            )
+
+
+def check_runs_once(model: nn.Module, layers: Iterable[int]) -> None:
+    """Raise `UnsupportedModelError` for a layer that a pass over text runs several times, or not at all."""
+    probe = _asked(model)
+    for layer in layers if probe is not None else ():
+        if (runs := probe.runs.get(layer, 0)) != 1:
+            raise UnsupportedModelError(
+                f"decoder layer {layer} of {type(base_model(model)).__name__} runs {runs} times in a pass over text, "
+                "so that it has no single hidden state of a token at its input; layers that run once: "
+                f"{', '.join(str(other) for other, times in sorted(probe.runs.items()) if times == 1) or 'none'}"
+            )
+
+
+def hidden_size(model: nn.Module) -> int:
+    """Of the hidden states between the layers."""
+    return next(module.config.hidden_size for module in _around_layers(model) if hasattr(module, "config"))
+
+
+def text_model(model: nn.Module) -> nn.Module:
+    """The innermost module that runs the decoder layers and takes token ids."""
+    for module in _around_layers(model):
+        if "input_ids" in inspect.signature(module.forward).parameters:
+            return module
+    return model
+
+
+def _around_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The owner of the layers and the modules that it lies in, from the inside to the outside."""
+    owner = decoder(model)
+    inside = [module for module in model.modules() if any(part is owner for part in module.modules())]
+    return reversed(inside)
+
+
+def _asked(model: nn.Module) -> _Probe | None:
+    if is_tested(model):
+        return None
+    if model not in _ASKED:
+        _ASKED[model] = _ask(model)
+    return _ASKED[model]
+
+
+def _ask(model: nn.Module) -> _Probe | None:
+    shapes: dict[int, tuple[int, ...]] = {}
+    runs: dict[int, int] = {}
+
+    def note(layer: int, hidden: Tensor) -> None:
+        shapes.setdefault(layer, tuple(hidden.shape))
+        runs[layer] = runs.get(layer, 0) + 1
+
+    weight = model.get_input_embeddings().weight
+    device = torch.device("cpu") if weight.device.type == "meta" else weight.device
+    ids = torch.arange(_COLUMNS, device=device).expand(_ROWS, -1)
+    try:
+        with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad():
+            for layer, module in enumerate(decoder_layers(model)):
+                hooks.enter_context(input_hook(module, lambda hidden, layer=layer: note(layer, hidden)))
+            text_model(model)(input_ids=ids, use_cache=False, return_dict=True)
+    except Exception:  # whatever its own code raises for so short a text: then the passes themselves will tell
+        return None
+    return _Probe(shapes, runs)

@@ -1,0 +1,57 @@
+"""What stands in for a key/value cache where a model has none, or none that can be shared or taken apart by rows.
+
+    text = TextSoFar(beginning)                      # instead of the cache of a beginning
+    logits, cache = next_logits(model, rest, text)   # reads the beginning too
+
+It is passed around like a cache; what it costs is that its tokens are read again. With a model that caches that
+happens once, and then its cache goes on; with others in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextSoFar:
+    """Tokens that the next pass reads again."""
+
+    input_ids: Tensor | None = None
+    """`[rows, columns]`; None before the first pass."""
+    model_caches: bool = True
+    """Whether the next pass gives a cache, or the text has to be read in every pass."""
+    surgery: Callable[[list[int]], AbstractContextManager] | None = None
+    """Makes, for rows of the pass that it took place in, the context in which they are read again."""
+    origins: Tensor | None = None
+    """`[rows]`, on the CPU: which row of that pass each row comes from."""
+
+    def followed_by(self, input_ids: Tensor) -> Tensor:
+        """The text and what comes next, `[rows, columns]`."""
+        return input_ids if self.input_ids is None else torch.cat([self.input_ids, input_ids], dim=1)
+
+    def grown_to(self, input_ids: Tensor) -> TextSoFar:
+        """The same with a longer text."""
+        return replace(self, input_ids=input_ids)
+
+    def repeated(self, rows: int) -> TextSoFar:
+        """Of one row, so many."""
+        return replace(self, input_ids=self.input_ids.expand(rows, -1)) if self.input_ids is not None else self
+
+    def selected(self, rows: Tensor) -> TextSoFar:
+        """The given rows `[n]`."""
+        text = self.input_ids.index_select(0, rows.to(self.input_ids.device))
+        origins = None if self.origins is None else self.origins.index_select(0, rows.cpu())
+        return replace(self, input_ids=text, origins=origins)
+
+    def under_surgery(self, surgery: Callable[[list[int]], AbstractContextManager]) -> TextSoFar:
+        """The same, to be read under surgery from now on."""
+        return replace(self, surgery=surgery, origins=torch.arange(len(self.input_ids)))
+
+    def context(self) -> AbstractContextManager:
+        """What to read it in."""
+        return nullcontext() if self.surgery is None else self.surgery(self.origins.tolist())
