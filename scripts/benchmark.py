@@ -1,20 +1,20 @@
-"""How fast the engine is, against the usual way on the same machine in the same run.
+"""How fast the engine is, compared with a baseline on the same machine in the same run.
 
     python scripts/benchmark.py                      # minutes: a table
-    python scripts/benchmark.py --quick              # under a minute: one round of few short texts, says little
+    python scripts/benchmark.py --quick              # under a minute: one round of few short texts
     python scripts/benchmark.py --json FILE          # also the numbers
 
 Three ways to the same interpretations, with relevancy, of hidden embeddings of the embedded model:
 
-- usual: a padded batch of 64 through `generate_interpret`, then one full pass with and one without surgery, with
+- baseline: a padded batch of 64 through `generate_interpret`, then one full pass with and one without surgery, with
   attentions, hidden states and a softmax over the vocabulary at every position, as programs of this kind do it;
 - lean: the same three calls without attentions and hidden states, at its best batch size and attention;
 - engine: `transformers.interpretation.engine.decode`, at the batch size that it chooses itself.
 
 Each way runs in a process of its own, so that each has its own peak memory: torch and the weights are part of it,
 loading them is not. They take turns over several rounds; ratios are taken within a round, and the table shows their
-medians. The cells are all tokens of every fourth layer; then, once, of every layer, where neighbours say the same more
-often. The interpretation prompt is fixed, 22 tokens, three of them before its first placeholder.
+medians. The cells are all tokens of every fourth layer; then, once, of every layer, where neighbours more often
+generate the same. The interpretation prompt is fixed, 22 tokens, three of them before its first placeholder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ USUAL_BATCH = 64
 TIE = 1e-4
 """Two best logits nearer than this may change places with the last bits of float32."""
 DTYPES = ("float32", "bfloat16")
-WAYS = ("usual", "lean", "engine")
+WAYS = ("baseline", "lean", "engine")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report[dtype] = summary(ways, outcomes, dtype)
     report["as_shipped"] = {
         "dtype": shipped,
-        "speedup": speedup(outcomes, ("usual", "float32"), ("engine", shipped)),
-        "memory_ratio": report[shipped]["peak_memory"]["engine"] / report["float32"]["peak_memory"]["usual"],
+        "speedup": speedup(outcomes, ("baseline", "float32"), ("engine", shipped)),
+        "memory_ratio": report[shipped]["peak_memory"]["engine"] / report["float32"]["peak_memory"]["baseline"],
     }
     sizes, repeats = ((4, 8), 1) if options.quick else ((256, 4096), 3)
     report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], sizes, repeats)
@@ -135,23 +135,23 @@ def speedup(outcomes: dict[tuple[str, str], list[Outcome]], slow: tuple[str, str
 def summary(
     ways: dict[tuple[str, str], Process], outcomes: dict[tuple[str, str], list[Outcome]], dtype: str
 ) -> dict[str, Any]:
-    """What one dtype's rounds say."""
-    usual, engine = outcomes["usual", dtype], outcomes["engine", dtype]
+    """The result of one dtype's rounds."""
+    baseline, engine = outcomes["baseline", dtype], outcomes["engine", dtype]
     memory = {name: ways[name, dtype].call("peak_memory") for name in WAYS}
     found = {
         "cells_per_second": {
             name: statistics.median(len(outcome.results) / outcome.seconds for outcome in outcomes[name, dtype])
             for name in WAYS
         },
-        "speedup": speedup(outcomes, ("usual", dtype), ("engine", dtype)),
+        "speedup": speedup(outcomes, ("baseline", dtype), ("engine", dtype)),
         "speedup_over_lean": speedup(outcomes, ("lean", dtype), ("engine", dtype)),
         "peak_memory": memory,
-        "memory_ratio": memory["engine"] / memory["usual"],
-        **difference(engine[0].results, usual[0].results),
+        "memory_ratio": memory["engine"] / memory["baseline"],
+        **difference(engine[0].results, baseline[0].results),
     }
     if dtype != "float32":
-        for name, own in (("same_text_as_float32", engine), ("usual_same_text_as_float32", usual)):
-            reference = outcomes["engine" if own is engine else "usual", "float32"][0].results
+        for name, own in (("same_text_as_float32", engine), ("baseline_same_text_as_float32", baseline)):
+            reference = outcomes["engine" if own is engine else "baseline", "float32"][0].results
             same = [a.token_ids == b.token_ids for a, b in zip(own[0].results, reference)]
             found[name] = sum(same) / len(same)
     return found
@@ -176,15 +176,15 @@ def difference(found: Sequence[Result], expected: Sequence[Result]) -> dict[str,
 def whole_grid(ways: dict[tuple[str, str], Process], shipped: str) -> dict[str, Any]:
     """The ratios of time and of peak memory for all cells of the question's grid, from one round."""
     cells = cells_of_layers(range(LAYERS))
-    two = {(name, dtype): ways[name, dtype] for dtype in DTYPES for name in ("usual", "engine")}
+    two = {(name, dtype): ways[name, dtype] for dtype in DTYPES for name in ("baseline", "engine")}
     for process in two.values():
         process.call("peak_memory")  # what came before does not count
     outcomes = take_turns(two, {}, cells, 1)
     memory = {way: process.call("peak_memory") for way, process in two.items()}
-    pairs = {dtype: (("usual", dtype), ("engine", dtype)) for dtype in DTYPES}
-    pairs["as_shipped"] = ("usual", "float32"), ("engine", shipped)
+    pairs = {dtype: (("baseline", dtype), ("engine", dtype)) for dtype in DTYPES}
+    pairs["as_shipped"] = ("baseline", "float32"), ("engine", shipped)
     found = {name: speedup(outcomes, *pair) for name, pair in pairs.items()}
-    ratios = {name: memory[engine] / memory[usual] for name, (usual, engine) in pairs.items()}
+    ratios = {name: memory[engine] / memory[baseline] for name, (baseline, engine) in pairs.items()}
     return {"cells": len(cells), **found, "memory_ratio": ratios}
 
 
@@ -241,15 +241,15 @@ def table(report: dict[str, Any]) -> str:
 
     for name in WAYS:
         row(f"{name}, interpretations/s", lambda found, name=name: f"{found['cells_per_second'][name]:.2f}")
-    row("engine over usual", lambda found: f"{found['speedup']:.2f}×")
+    row("engine over baseline", lambda found: f"{found['speedup']:.2f}×")
     row("engine over lean", lambda found: f"{found['speedup_over_lean']:.2f}×")
     for name in WAYS:
         row(f"{name}, peak memory", lambda found, name=name: f"{found['peak_memory'][name] / 1e9:.2f} GB")
-    row("memory, engine / usual", lambda found: f"{found['memory_ratio']:.2f}")
+    row("memory, engine / baseline", lambda found: f"{found['memory_ratio']:.2f}")
     row("texts that differ (ties)", lambda found: f"{found['different_tokens']} ({found['different_at_ties']})")
     row("largest difference of a number", lambda found: f"{found['max_probability_difference']:.1e}")
     row("same text as float32", lambda found: f"{found.get('same_text_as_float32', 1):.0%}")
-    row("the same, usual way", lambda found: f"{found.get('usual_same_text_as_float32', 1):.0%}")
+    row("the same, baseline", lambda found: f"{found.get('baseline_same_text_as_float32', 1):.0%}")
     if "recovered_answers" in report["float32"]:
         row("answers recovered", lambda found: f"{found['recovered_answers']:.0%}")
     lines.append(
@@ -259,7 +259,7 @@ def table(report: dict[str, Any]) -> str:
     shipped = report["as_shipped"]
     lines += [
         "",
-        f"As a user gets it: engine {shipped['dtype']} over usual float32: {shipped['speedup']:.2f}×, "
+        f"As a user gets it: engine {shipped['dtype']} over baseline float32: {shipped['speedup']:.2f}×, "
         f"{shipped['memory_ratio']:.2f} of its memory.",
     ]
     if grid := report.get("whole_grid"):
@@ -267,7 +267,7 @@ def table(report: dict[str, Any]) -> str:
             f"{grid[name]:.2f}× {title} ({grid['memory_ratio'][name]:.2f} of the memory)"
             for name, title in [*zip(DTYPES, DTYPES), ("as_shipped", "so")]
         )
-        lines.append(f"All {grid['cells']} cells of the grid, one round: engine over usual {ratios}.")
+        lines.append(f"All {grid['cells']} cells of the grid, one round: engine over baseline {ratios}.")
     (small, few), (large, many) = report["flatness"].items()
     memory = report["flatness_memory"]
     lines.append(

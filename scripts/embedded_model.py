@@ -51,14 +51,14 @@ SPECIAL_TOKEN = 3  # the token type that GGUF calls "control"
 
 
 class EmbeddedModelError(RuntimeError):
-    """The embedded model cannot be made; the message says what is missing and the command that brings it."""
+    """The embedded model cannot be made; the message names what is missing and the command that installs it."""
 
 
 def ensure_embedded_model() -> Path:
     """The folder of the embedded model, converted now if it is not there yet.
 
-    The conversion writes to a temporary name beside the folder and renames at the end: whoever sees the folder sees all
-    of it. Two processes at once both convert, and the first rename wins.
+    The conversion writes to a temporary name next to the folder and renames at the end: whoever sees the folder sees
+    all of it. Two processes at once both convert, and the first rename wins.
 
     Raises:
         EmbeddedModelError: the package is missing or not the one this conversion was made for, or files of the finished

@@ -1,4 +1,4 @@
-"""How right a model's interpretations are, layer by layer: five measures, beside the logit lens and controls.
+"""How accurate a model's interpretations are, layer by layer: five measures, with the logit lens and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
 
 DEPTHS = (0.5, 0.65, 0.8)
-"""Recovery at any layer is told up to these depths: later, the answer can be decoded from the output layer."""
+"""Recovery at any layer is reported up to these depths: deeper, the answer can be decoded from the output layer."""
 MEASURES = ("recovery", "trust", "identity", "entities", "faithfulness")
 COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
 """Shares of the interpretations, those that are trusted most."""
@@ -63,15 +63,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--half", default="held-out", choices=("tuning", "held-out"), help=half)
     add("--measures", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=f"of: {', '.join(MEASURES)}")
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
-    add(
-        "--lens", nargs="+", type=Path, default=[], metavar="FILE", help="beside the logit lens: fit_lens.py's, by kind"
-    )
-    add("--figure", type=Path, metavar="FILE.png", help="default: beside the output, if there is matplotlib")
+    add("--lens", nargs="+", type=Path, default=[], metavar="FILE", help="fit_lens.py's, next to the logit lens")
+    add("--figure", type=Path, metavar="FILE.png", help="default: next to the output, if there is matplotlib")
     return parse_options(parser, argv)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Check, load, measure, tell."""
+    """Check, load, measure, report."""
     from transformers.interpretation.engine.settings import InterpretationSettings
     from transformers.interpretation.mapping.checkpoint import MapsFile
     from transformers.interpretation.measures import Interpreter, of_half, read_entities, read_facts

@@ -1,10 +1,10 @@
 """Fit a translator from source layers to the insert layer, on text that the model samples itself, and write it.
 
     python scripts/fit_translator.py --layers 24 --output translator.safetensors            # the small model
-    python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as it says at its end
+    python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as printed at its end
     python scripts/get_interpretations_from_examples.py --mapping translator.safetensors …    # with the same options
 
-It learns to let the model say, after an interpretation prompt, what it puts next itself; no answers, no labels.
+It is trained so that the model generates, after an interpretation prompt, its own continuation; no answers, no labels.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fit(arguments: argparse.Namespace) -> int:
         return fail(error, REFUSED)
     began = time.monotonic()
 
-    def tell(layer: int, step: int, loss: float) -> None:
+    def report(layer: int, step: int, loss: float) -> None:
         if step % 20 == 0 or step == settings.steps - 1:
             print(f"layer {layer}, step {step}: {loss:.3f} nats", file=sys.stderr, flush=True)
 
@@ -77,7 +77,7 @@ def fit(arguments: argparse.Namespace) -> int:
         source_layers=layers,
         insert_layer=arguments.insert_layer,
         settings=settings,
-        on_step=tell,
+        on_step=report,
     )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     save_maps(maps, arguments.output)

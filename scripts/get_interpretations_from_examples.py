@@ -5,7 +5,7 @@
     accelerate launch --num_processes 8 scripts/get_interpretations_from_examples.py …     # the same, eight at work
 
 Everything that can be checked is checked before the model's weights are loaded; then nothing has been written yet, and
-the exit status is 2. A run that was killed goes on where it stopped when the same command is given again.
+the exit status is 2. A run that was stopped is resumed when the same command is repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers.interpretation.runs.work_queue import Progress
 
 REFUSAL_SECONDS = 5
-"""Launchers end all processes with the first that ends: rank 0 has so long to say what is wrong."""
+"""A launcher ends all processes with the first that ends: rank 0 has so long to report what is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,10 +67,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add_options(parser, *request_fields(), examples=DEMO_EXAMPLES, output={"default": output})
     add = parser.add_argument
     page = parser.add_mutually_exclusive_group()
-    page.add_argument("--report", type=Path, metavar="FILE.html", help="the report (default: beside the table)")
+    page.add_argument("--report", type=Path, metavar="FILE.html", help="the report (default: next to the table)")
     page.add_argument("--no-report", action="store_true", help="write no report")
     add("--show", nargs="?", const="", metavar="NAME", help="print the grid of an example: the first, or the one named")
-    add("--plan", action="store_true", help="say how much work it is, and do nothing; no weights are loaded")
+    add("--plan", action="store_true", help="report how much work it is and exit; no weights are loaded")
     add(
         "--rate",
         metavar="X|XTFLOP/s|measure",
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def assist(argv: Sequence[str]) -> int:
-    """What the other processes of a launch do. What they have in common with rank 0, it says for all."""
+    """What the other processes of a launch do. Rank 0 reports what concerns all of them."""
     warnings.showwarning = lambda *_, **__: None
     try:
         prepare_environment()
@@ -99,11 +99,11 @@ def assist(argv: Sequence[str]) -> int:
 
         disable_progress_bar()  # those of loading, too
         with joined(arguments.device) as ranks:
-            if (told := ranks.await_published("prepared")) is None:
+            if (published := ranks.await_published("prepared")) is None:
                 return 0
-            began = datetime.fromisoformat(told["began"])
+            began = datetime.fromisoformat(published["began"])
             try:
-                runner.assist(prepare(request_of(arguments, told["model"]), ranks, began=began))
+                runner.assist(prepare(request_of(arguments, published["model"]), ranks, began=began))
             except (RequestError, ModelError, OutputError) as error:
                 ranks.fail(str(error))
                 sys.exit(fail(f"{ranks.name}: {error}", STOPPED))
@@ -116,7 +116,7 @@ def assist(argv: Sequence[str]) -> int:
 
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
-    """Check, load, run, tell. `command` is what to repeat after an interruption."""
+    """Check, load, run, report. `command` is what to repeat after an interruption."""
     from transformers.interpretation.runs.manifest import OutputError
     from transformers.interpretation.runs.preparation import RequestError, check, prepare
 
@@ -136,14 +136,14 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
     except RequestError as error:
         return fail(error, REFUSED)
     if planning.wanted:
-        return planning.tell(prepared)
+        return planning.report(prepared)
     if prepared.is_complete:
         rows = prepared.found.position.rows
         try:
             where = display.present(prepared, again=True)
         except OutputError as error:
-            return fail(f"{error}; put it right and repeat: {command}", STOPPED)
-        print(f"{where} is complete: {rows:,} interpretations (--overwrite starts anew)")
+            return fail(f"{error}; fix it and repeat: {command}", STOPPED)
+        print(f"{where} is complete: {rows:,} interpretations (--overwrite starts over)")
         return 0
     if ranks is not None:
         ranks.publish("prepared", {"model": request.model, "began": prepared.began.isoformat()})
@@ -189,7 +189,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     except ModelError as error:
         return fail(error, REFUSED)
     except (OutputError, RankError) as error:
-        return fail(f"{error}; to go on, put it right and repeat: {command}", STOPPED)
+        return fail(f"{error}; to resume, fix it and repeat: {command}", STOPPED)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -197,7 +197,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
         return fail(f"out of memory even with one interpretation at a time; {safe}", STOPPED)
     except KeyboardInterrupt:
         safe = f"{rows:,} interpretations are safe for {prepared.request.output}"
-        return fail(f"interrupted; {safe}; to go on, repeat: {command}", INTERRUPTED)
+        return fail(f"interrupted; {safe}; to resume, repeat: {command}", INTERRUPTED)
     print(summary(progress, start.rows, seconds, where))
     return 0
 
@@ -205,7 +205,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
 def summary(progress: Progress, before: int, seconds: float, where: str) -> str:
     """How many interpretations, how fast, and where they are. `before`: rows of earlier runs."""
     failed = f", {progress.failed:,} of them failed (see the column status)" if progress.failed else ""
-    earlier = f" ({before:,} from before)" if before else ""
+    earlier = f" ({before:,} from an earlier run)" if before else ""
     rate = f"{(progress.rows - before) / seconds:,.1f}/s" if seconds > 0 else "at once"
     return f"{progress.rows:,} interpretations{earlier}{failed} in {seconds:,.1f} s ({rate}): {where}"
 

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--insert-layers", default="all", help="of the n_layers decoder layers, likewise (default: all)")
-    add("--figure", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: beside the table, .png)")
+    add("--figure", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: next to the table, .png)")
     return parse_options(parser, argv)
 
 

@@ -1,7 +1,7 @@
 """Find the interpretation prompt that recovers most answers on your model, and write it as a JSON file.
 
     python scripts/tune_interpretation_prompt.py --model meta-llama/Llama-3.1-8B-Instruct --output tuned.json
-    python scripts/evaluate_interpretations.py --model … --interpretation-prompt tuned.json …   # as it says at its end
+    python scripts/evaluate_interpretations.py --model … --interpretation-prompt tuned.json …   # as printed at its end
 
 Searches on the tuning half of the facts alone. What it finds must be judged on the held-out half, once, by
 evaluate_interpretations.py.
@@ -104,7 +104,7 @@ def described(candidate: Candidate) -> str:
 
 
 def write(output: Path, best: Trial, trials: Sequence[Trial]) -> None:
-    """The prompt, and beside it everything that was tried."""
+    """The prompt, and next to it everything that was tried."""
     output.parent.mkdir(parents=True, exist_ok=True)
     spec = best.candidate.spec()
     prompt = {"name": output.stem, "sequence": list(spec.sequence)}

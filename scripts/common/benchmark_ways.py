@@ -57,7 +57,9 @@ class Way:
 
     def __init__(self, name: str, dtype: str, new_tokens: int) -> None:
         folder = ensure_embedded_model()
-        attention = {"attn_implementation": "eager"} if name in ("usual", "lean-eager") and _chooses_attention() else {}
+        attention = (
+            {"attn_implementation": "eager"} if name in ("baseline", "lean-eager") and _chooses_attention() else {}
+        )
         self.name = name
         self.settings = InterpretationSettings(max_new_tokens=new_tokens)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -76,11 +78,11 @@ class Way:
         return list(self.grids[question][list(numbers)])
 
     def run(self, question: str, numbers: Sequence[int], batch_size: int = 0) -> Outcome:
-        """Interpret and time. batch_size: of the usual and the lean way."""
+        """Interpret and time. batch_size: of the baseline and the lean way."""
         vectors = self.vectors(question, numbers)
         if self.name == "engine":
             return self._engine(vectors)
-        passes = _usual_passes if self.name == "usual" else _lean_passes
+        passes = _baseline_passes if self.name == "baseline" else _lean_passes
         starts = range(0, len(vectors), batch_size)
         parts = [
             _in_three_calls(self.model, self.prompt, vectors[at : at + batch_size], self.settings, passes)
@@ -163,7 +165,7 @@ def _matmul_rate(linears: Sequence[nn.Linear]) -> float:
 Passes = Callable[[nn.Module, torch.Tensor, list], tuple[torch.Tensor, torch.Tensor, Any]]
 
 
-def _usual_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor, Any]:
+def _baseline_passes(model: nn.Module, ids: torch.Tensor, info: list) -> tuple[torch.Tensor, torch.Tensor, Any]:
     """Logits `[batch, sequence, vocabulary]`, their softmax, and everything else that a full pass has recorded."""
     options = {"return_dict": True, "output_attentions": True, "output_hidden_states": True}
     out = model.forward_interpret(ids, insert_info=info, **options)

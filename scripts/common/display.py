@@ -1,4 +1,4 @@
-"""How the results of a run are shown, beside the table."""
+"""How the results of a run are shown in addition to the table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT_MARK = b"transformers.interpretation.report"
 
 @dataclass(frozen=True)
 class Display:
-    """How results are shown, beside the table."""
+    """How results are shown in addition to the table."""
 
     report: Path | None
     no_report: bool

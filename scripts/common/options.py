@@ -27,7 +27,7 @@ ONE_PROMPT = {
 
 def request_fields() -> dict[str, Field]:
     """The fields of a request that are options, by name."""
-    # Not above: where the patch is missing, that is for `program` to say.
+    # Not above: `program` reports a missing patch.
     from transformers.interpretation.runs.request import RunRequest
 
     return {field.name: field for field in fields(RunRequest) if "option" in field.metadata}

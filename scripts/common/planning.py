@@ -1,4 +1,4 @@
-"""What is told of a run in place of running it: `--plan`."""
+"""What is reported about a run instead of running it: `--plan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planning:
-    """What is told of a run in place of running it."""
+    """What is reported about a run instead of running it."""
 
     wanted: bool
     rate: str | None
@@ -32,7 +32,7 @@ class Planning:
         if self.devices is not None and self.devices < 1:
             raise RequestError([f"devices is {self.devices}: it must be at least 1"])
 
-    def tell(self, prepared: Prepared) -> int:
+    def report(self, prepared: Prepared) -> int:
         """Print the plan, with hours if a rate is given."""
         from transformers.interpretation.engine.batch_size import MOST_AT_ONCE
         from transformers.interpretation.models.flops import Rate

@@ -1,4 +1,4 @@
-"""What the programs of this folder share: how they begin, and what they say when they cannot go on."""
+"""How the programs start, and how they report errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 STOPPED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses beside 0."""
+"""Exit statuses other than 0."""
 
 
 def run_program(
@@ -38,7 +38,7 @@ def prepare_environment() -> None:
 
 
 def has_avx512() -> bool:
-    """Whether the processor has it; where that cannot be told, no."""
+    """Whether the processor has it; no, where that is unknown."""
     try:
         return " avx512f " in Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -238,7 +238,7 @@ def test_files_that_are_not_ours(tmp_path):
     assert problems_of(tmp_path / "none.csv") == ["cannot read: No such file or directory"]
     assert problems_of("a\0b")[0].startswith("cannot read: ")
     path.write_text(",".join(COLUMNS) + ",name\n")
-    assert problems_of(path) == ["column name is there twice"]
+    assert problems_of(path) == ["column name occurs twice"]
 
 
 def test_a_torn_file_is_named(tmp_path):

@@ -32,7 +32,7 @@ SIZES = (2, 3, 1)
 
 
 def main(script_path: str, folder: Path, arguments: list[str]) -> None:
-    ranks.LOOK_SECONDS = 0.02
+    ranks.POLL_SECONDS = 0.02
     script = load_script(script_path, arguments)
     random.seed(0)
 

@@ -78,7 +78,7 @@ def test_a_run_and_its_repetition(model, workplace, capsys):
     assert re.search(r"^interpretations\.csv .* is complete: 4 interpretations", capsys.readouterr().out)
     assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
     assert script.main(arguments(model, "--layers", "0", "--tokens", "last")) == 2
-    assert "layers: -2: then, 0 now" in capsys.readouterr().err
+    assert "layers: was -2:, now 0" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in workplace.iterdir()} == before
     assert script.main(arguments(model, "--layers", "0", "--tokens", "last", "--overwrite")) == 0
     assert len(rows_of("interpretations.csv")) == 2
@@ -97,7 +97,7 @@ def test_examples_from_a_pipe_are_told_apart_by_what_they_say(model, workplace, 
 
     assert run("one") == 0
     assert run("two") == 2
-    assert re.search(r"examples: \w{16} then, \w{16} now", capsys.readouterr().err)
+    assert re.search(r"examples: was \w{16}, now \w{16}", capsys.readouterr().err)
     assert run("one") == 0
     assert "is complete: 1 interpretations" in capsys.readouterr().out
     assert run("two", "--overwrite") == 0
@@ -145,7 +145,7 @@ def test_through_a_file_of_maps(model, workplace, capsys):
     assert Path("again.csv").read_bytes() == Path("mapped.csv").read_bytes()
     write_identities(workplace / "maps.safetensors", 1, 3, times=3.0)
     assert script.main(arguments(model, *mapped)) == 2
-    assert re.search(r"mapping: [0-9a-f]{16} then, [0-9a-f]{16} now", capsys.readouterr().err)
+    assert re.search(r"mapping: was [0-9a-f]{16}, now [0-9a-f]{16}", capsys.readouterr().err)
 
 
 def test_another_models_embeddings(model, workplace, capsys):
@@ -158,7 +158,7 @@ def test_another_models_embeddings(model, workplace, capsys):
     assert "cells       6; chunks 1" in told
     sizes = [sum(weight.numel() for weight in one.parameters()) for one in (tiny_model(vocab_size=VOCABULARY), narrow)]
     assert "({:,} parameters, the source model's {:,})".format(*sizes) in told
-    assert "embeddings are those of narrow" in told
+    assert "interpreting embeddings of narrow" in told
     assert script.main(arguments(model, *options)) == 0
     title = f"<title>Interpretations of narrow by {model.name}, mapped by maps.safetensors<"
     assert title in Path("interpretations.html").read_text()
@@ -187,7 +187,7 @@ def test_what_is_shown(model, workplace, capsys):
     shown = capsys.readouterr().out
     assert "example_2" in shown
     assert "a_1" not in shown
-    assert shown.rstrip().endswith("(--overwrite starts anew)")
+    assert shown.rstrip().endswith("(--overwrite starts over)")
 
 
 def test_embeddings_that_are_not_finite_are_counted(workplace, capsys):
@@ -247,7 +247,7 @@ BAD = [
     (["--output", "table.xls"], "the output table.xls must be named .csv or .parquet"),
     (["--output", "out.parquet", "--csv-safe"], "csv_safe is for CSV"),
     (["--output", "examples.json/out.csv"], "examples.json is not a folder"),
-    (["--output", "thesis.csv"], "thesis.csv exists and no run's manifest lies beside it"),
+    (["--output", "thesis.csv"], "thesis.csv exists without the manifest of a run"),
     (["--report", "thesis.csv"], "thesis.csv exists and is no report"),
     (["--output", "thesis_2.csv"], "thesis_2.html exists and is no report"),
     (["--show", "nobody"], 'no example is named "nobody"; the first are a_1'),
@@ -318,7 +318,7 @@ def test_several_insert_layers_and_a_strength_for_each_placeholder(model, workpl
     assert script.main(command) == 0
     assert "is complete" in capsys.readouterr().out
     assert script.main(arguments(model, "--layers", "0,3", "--insert-layer", "same")) == 2
-    assert "overlay_strength: [1.0, 0.5] then, 1.0 now" in capsys.readouterr().err
+    assert "overlay_strength: was [1.0, 0.5], now 1.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,14 @@ def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(wor
     assert told["usage"].count("unrecognized arguments: --no-such-option") == 1
     assert told["usage"].endswith("[2, -15]")
     line = (
-        r"error: interrupted; [\d,]+ interpretations are safe for [^\n]+; to go on, repeat: accelerate launch … [^\n]+"
+        r"error: interrupted; [\d,]+ interpretations are safe for [^\n]+; to resume, repeat: accelerate launch … [^\n]+"
     )
     assert len(re.findall(line, told["interrupted"])) == told["interrupted"].count("interrupted;") == 1
     assert "Traceback" not in told["interrupted"]
     assert told["interrupted"].endswith("[130, 130]")
     assert told["raised"].count('raise ValueError("boom")\nValueError: boom\n') == 1
     # Rank 0 says so too, and may end first, unless the launcher, which ends all with the first, is faster.
-    why = re.search(r"error: rank 1 on \S+: ValueError: boom; to go on", told["raised"])
+    why = re.search(r"error: rank 1 on \S+: ValueError: boom; to resume", told["raised"])
     assert told["raised"].endswith("[99, -15]") or (why and told["raised"].endswith(("[99, 1]", "[1, 99]")))
 
 
@@ -106,7 +106,7 @@ def test_ranks_of_accelerate_on_the_embedded_model(embedded_folder, workplace):
     assert "exitcode  : -9" in one_killed.communicate()[1]
     assert one_killed.returncode == 1
     all_killed = start(launcher(3, "--main_process_port", free_port()), "out.csv", DIE="all:1")
-    assert "going on after" in all_killed.communicate()[1]
+    assert "resuming after" in all_killed.communicate()[1]
     assert all_killed.returncode == -9
     assert Path("out.csv").read_bytes() != Path("whole.csv").read_bytes()
 

@@ -94,9 +94,9 @@ def test_another_file_is_another_setting(request_of, tmp_path):
     assert prepare(replace(request, mapping=moved)).is_complete
     digest = read_manifest(request.output).settings["mapping"]
     write_maps(moved, seed=1)
-    with pytest.raises(RequestError, match=rf"begun with other settings.*mapping: {digest} then, [0-9a-f]{{16}} now"):
+    with pytest.raises(RequestError, match=rf"started with other settings.*mapping: was {digest}, now [0-9a-f]{{16}}"):
         prepare(replace(request, mapping=moved))
-    with pytest.raises(RequestError, match=f"mapping: {digest} then, none now"):
+    with pytest.raises(RequestError, match=f"mapping: was {digest}, now none"):
         prepare(replace(request, mapping=None, layers="1,3"))
     assert not prepare(replace(request, mapping=moved, overwrite=True)).is_complete
 
@@ -131,7 +131,7 @@ def test_a_file_that_does_not_fit_is_named_before_weights(request_of, bare, tmp_
 
 def test_a_run_says_that_it_is_mapped(request_of):
     (line,) = (line for line in prepare(request_of()).notes() if "mapped" in line)
-    assert "maps.safetensors, which was fitted: for one insert layer" in line
+    assert "maps.safetensors, which was fitted for one insert layer" in line
     assert not any("mapped" in line for line in prepare(request_of(mapping=None)).notes())
 
 

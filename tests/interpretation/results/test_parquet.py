@@ -112,11 +112,11 @@ def test_a_run_goes_on_where_it_stopped(path, whole, stop_after):
 
 def test_what_must_not_be_touched(path, whole):
     path.write_bytes(b"thesis")
-    with pytest.raises(OutputError, match="no run's manifest lies beside it"):
+    with pytest.raises(OutputError, match="without the manifest of a run"):
         inspect_output(path, SETTINGS)
     path.unlink()
     write(path, 2)
-    with pytest.raises(OutputError, match="begun with other settings"):
+    with pytest.raises(OutputError, match="started with other settings"):
         inspect_output(path, {**SETTINGS, "layers": "0"})
     with open_output(path, MANIFEST, Found(MANIFEST)), pytest.raises(OutputError, match="by another process"):
         open_output(path, MANIFEST, Found(MANIFEST)).__enter__()

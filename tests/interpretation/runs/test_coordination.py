@@ -13,9 +13,9 @@ from transformers.interpretation.runs.coordination import RankError, Ranks, is_l
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(module, "PULSE_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.3)
 
 
 def ranks_of(size):
@@ -30,7 +30,7 @@ def test_every_chunk_is_claimed_once_and_in_order():
     def work(rank):
         for chunk in ranks[rank].claims(chunks):
             claimed[rank].append(chunk)
-            ranks[rank].tell(cells=chunk, chunks=1)
+            ranks[rank].add(cells=chunk, chunks=1)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
     for thread in threads:
@@ -39,7 +39,7 @@ def test_every_chunk_is_claimed_once_and_in_order():
         thread.join()
     assert sorted(chunk for own in claimed for chunk in own) == chunks
     assert all(own == sorted(own) for own in claimed)
-    assert (ranks[0].told("cells"), ranks[0].told("chunks"), ranks[0].told("rows")) == (sum(chunks), len(chunks), 0)
+    assert (ranks[0].total("cells"), ranks[0].total("chunks"), ranks[0].total("rows")) == (sum(chunks), len(chunks), 0)
 
 
 def test_what_rank_0_publishes_reaches_the_others():
@@ -81,7 +81,7 @@ def test_a_rank_that_falls_silent_is_noticed():
         time.sleep(0.03)
         lead.check()
     other._left.set()  # as if killed
-    with pytest.raises(RankError, match=r"^rank 1 has not been heard of for "):
+    with pytest.raises(RankError, match=r"^no heartbeat from rank 1 for "):
         for _ in range(200):
             time.sleep(0.03)
             lead.check()

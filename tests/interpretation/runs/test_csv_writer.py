@@ -113,15 +113,15 @@ def test_progress_lines_that_are_no_positions_are_ignored(path, whole):
 def test_other_settings_are_refused_and_named(path):
     write(path, stop_after=2)
     for change, named in [
-        ({"layers": "0:3"}, "(layers: all then, 0:3 now)"),
-        ({"versions": {"torch": "2", "transformers": "4"}}, "(versions transformers: 5 then, 4 now)"),
-        ({"seed": 1}, "(seed: none then, 1 now)"),
+        ({"layers": "0:3"}, "(layers: was all, now 0:3)"),
+        ({"versions": {"torch": "2", "transformers": "4"}}, "(versions transformers: was 5, now 4)"),
+        ({"seed": 1}, "(seed: was none, now 1)"),
     ]:
         message = refusal(path, {**SETTINGS, **change})
         assert named in message
-        assert message.endswith("name another output, or start anew with --overwrite")
+        assert message.endswith("name another output, or start over with --overwrite")
     write(path)
-    assert "begun with other settings" in refusal(path, {**SETTINGS, "layers": "0"})
+    assert "started with other settings" in refusal(path, {**SETTINGS, "layers": "0"})
 
 
 def test_overwrite_starts_anew(path, whole):
@@ -136,7 +136,7 @@ def test_overwrite_starts_anew(path, whole):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebody_elses_file_is_never_overwritten(path, overwrite):
     path.write_text("my thesis")
-    assert "no run's manifest lies beside it" in refusal(path, overwrite=overwrite)
+    assert "without the manifest of a run" in refusal(path, overwrite=overwrite)
 
 
 def test_an_empty_file_and_a_missing_one_are_free(path, whole):

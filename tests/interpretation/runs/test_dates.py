@@ -97,5 +97,5 @@ def test_prompts_that_change_for_another_reason_are_refused(request_of, monkeypa
         return text, (*ids, ids[0])
 
     monkeypatch.setattr(grid, "read_prompt", otherwise)
-    with pytest.raises(RequestError, match=r"examples as the model reads them: \w{16} then, \w{16} now"):
+    with pytest.raises(RequestError, match=r"examples as the model reads them: was \w{16}, now \w{16}"):
         prepare(request)

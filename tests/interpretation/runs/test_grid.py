@@ -146,7 +146,7 @@ def test_all_problems_are_reported_together():
     assert found == [
         "layers: 9 is out of range: there are 5 (0 to 4, or -1 to -5)",
         "insert layer 4 is out of range: 0 to 3",
-        'two interpretation prompts are named "short"; their rows could not be told apart',
+        'two interpretation prompts are named "short"; their rows could not be distinguished',
         'interpretation prompt "long": has 62 tokens and 8 new ones; the model takes 64',
         "a_1: has 64 tokens and 1 new ones; the model takes 64",
         "b_2: tokens: 5 is out of range: there are 2 (0 to 1, or -1 to -2)",

@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(request_of, tmp_path, stopped_a
     generator.close()
     prepared = prepare(request)
     assert (prepared.found.position.chunks, prepared.found.rows) == (stopped_after - 1, reached.rows)
-    assert any("going on after" in line for line in prepared.notes()) == (stopped_after > 1)
+    assert any("resuming after" in line for line in prepared.notes()) == (stopped_after > 1)
     assert list(run(prepared)) == steps[stopped_after - 1 :]
     assert request.output.read_bytes() == whole.output.read_bytes()
     assert prepare(request).is_complete
@@ -93,20 +93,20 @@ def test_what_was_resolved_is_kept_for_the_rest_of_the_run(request_of):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"layers": "0"}, "layers: 0,2,-1 then, 0 now"),
-        ({"tokens": "last"}, "tokens: all then, last now"),
-        ({"place": "mlp_output", "layers": "0,2,-1"}, "place: residual then, mlp_output now"),
-        ({"max_new_tokens": 4}, "max_new_tokens: 3 then, 4 now"),
-        ({"overlay_strength": 0.5}, "overlay_strength: 1.0 then, 0.5 now"),
-        ({"replacing_mode": "addition"}, "replacing_mode: normalized then, addition now"),
-        ({"insert_layer": 0}, "insert_layer: 1 then, 0 now"),
-        ({"insert_layer": (1, 3)}, "insert_layer: 1 then, [1, 3] now"),
-        ({"overlay_strength": (1, 0.5)}, "overlay_strength: 1.0 then, [1, 0.5] now"),
-        ({"prompt_output_tokens": 2}, "prompt_output_tokens: 1 then, 2 now"),
-        ({"batch_size": None}, "batch_size: 5 then, auto now"),
-        ({"dtype": "bfloat16"}, "dtype: float32 then, bfloat16 now"),
-        ({"csv_safe": True}, "csv_safe: false then, true now"),
-        ({"interpretation_prompts": ("describe",)}, "interpretation prompt describe: none then, "),
+        ({"layers": "0"}, "layers: was 0,2,-1, now 0"),
+        ({"tokens": "last"}, "tokens: was all, now last"),
+        ({"place": "mlp_output", "layers": "0,2,-1"}, "place: was residual, now mlp_output"),
+        ({"max_new_tokens": 4}, "max_new_tokens: was 3, now 4"),
+        ({"overlay_strength": 0.5}, "overlay_strength: was 1.0, now 0.5"),
+        ({"replacing_mode": "addition"}, "replacing_mode: was normalized, now addition"),
+        ({"insert_layer": 0}, "insert_layer: was 1, now 0"),
+        ({"insert_layer": (1, 3)}, "insert_layer: was 1, now [1, 3]"),
+        ({"overlay_strength": (1, 0.5)}, "overlay_strength: was 1.0, now [1, 0.5]"),
+        ({"prompt_output_tokens": 2}, "prompt_output_tokens: was 1, now 2"),
+        ({"batch_size": None}, "batch_size: was 5, now auto"),
+        ({"dtype": "bfloat16"}, "dtype: was float32, now bfloat16"),
+        ({"csv_safe": True}, "csv_safe: was false, now true"),
+        ({"interpretation_prompts": ("describe",)}, "interpretation prompt describe: was none, now "),
     ],
 )
 def test_a_run_with_other_settings_is_refused(request_of, change, named):
@@ -117,7 +117,7 @@ def test_a_run_with_other_settings_is_refused(request_of, change, named):
     with pytest.raises(RequestError) as caught:
         prepare(replace(request, **change))
     assert len(caught.value.problems) == 1
-    assert "begun with other settings" in str(caught.value)
+    assert "started with other settings" in str(caught.value)
     assert named in str(caught.value)
     assert not prepare(replace(request, overwrite=True, **change)).is_complete
 
@@ -145,7 +145,7 @@ def test_a_changed_machine_is_told(request_of, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
     notes = prepare(request).notes()
-    assert any(f"last digits may differ: threads: {threads} then, {threads + 1} now" in line for line in notes)
+    assert any(f"last digits may differ: threads: was {threads}, now {threads + 1}" in line for line in notes)
 
 
 def test_all_problems_are_found_before_the_model_is_touched(request_of, tmp_path):
@@ -195,7 +195,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
         ({"model": bare, "device": "cuda:77"}, "device cuda:77"),
         ({"model": bare, "device_map": "everywhere", "device": "auto"}, "neither a .json file nor one of auto"),
         ({"model": bare, "device_map": str(partial), "device": "auto"}, "it has no device for model"),
-        ({"model": bare, "offload_folder": tmp_path}, "go with a device map"),
+        ({"model": bare, "offload_folder": tmp_path}, "need a device map"),
     ]:
         request = request_of(**changes)
         with pytest.raises(RequestError) as caught:

@@ -99,7 +99,7 @@ def test_one_process_takes_what_several_have_left(output):
         assert [file.take(1), file.take(2)] == [True, False]
         file.append(PIECES[2])
         shard(output, 5, launch="b").append(PIECES[3])
-        file.look_again()
+        file.rescan()
         assert file.take(3)
         assert list(read_csv(output)) == RECORDS
         file.finish()

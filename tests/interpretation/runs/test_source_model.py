@@ -93,11 +93,11 @@ def test_another_source_model_is_another_setting(request_of, folders, tmp_path):
     moved = shutil.copytree(folders / "other", tmp_path / "moved")
     assert prepare(replace(request, source_model=str(moved))).is_complete
     write_json(moved / "special.json", {})
-    with pytest.raises(RequestError, match=r"begun with other settings.*source model: \S+ then, \S+ now"):
+    with pytest.raises(RequestError, match=r"started with other settings.*source model: was \S+, now \S+"):
         prepare(replace(request, source_model=str(moved)))
     own = {layer: AffineMap(torch.eye(32), torch.zeros(32)) for layer in (1, 3)}
     save_maps(own, tmp_path / "own.safetensors")
-    with pytest.raises(RequestError, match=r"source model: \S+ then, none now"):
+    with pytest.raises(RequestError, match=r"source model: was \S+, now none"):
         prepare(replace(request, source_model=None, mapping=tmp_path / "own.safetensors"))
 
 

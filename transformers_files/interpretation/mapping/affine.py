@@ -199,7 +199,7 @@ def _paired_tokens(
 def _ends(tokenizer: Tokenizer, text: str) -> dict[int, int]:
     """Number of characters read → the token that completes them; special tokens read none."""
     if not tokenizer.is_fast:
-        raise MappingError("tokenizers that differ must be fast ones: only they say which characters a token is")
+        raise MappingError("different tokenizers must be fast ones: only those report the characters of a token")
     special = wants_special_tokens(tokenizer, text, templated=False)
     offsets = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"]
     return {end: position for position, (start, end) in enumerate(offsets) if end > start}

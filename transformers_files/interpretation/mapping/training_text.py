@@ -1,4 +1,4 @@
-"""What a model says of its own accord: states of texts that it samples, and what it puts next after each.
+"""Training data for a translator: states of texts that a model samples, and the tokens that it generates after each.
 
 spoken = sample_own_text(model, tokenizer, [24], OwnTextSettings())
 spoken.states[24], spoken.tokens, spoken.shares
@@ -31,7 +31,7 @@ OPENINGS = (
 )
 """What sampled texts begin with."""
 SKIPPED = 4
-"""Positions at a text's beginning, where a state says little."""
+"""Positions at a text's beginning, where a state carries little."""
 BEST = 16
 """Tokens that are kept of the model's distribution after a state."""
 ROWS = 256

@@ -4,9 +4,9 @@
     calibration = Calibration.read("evaluation.json")   # of one's own model
     results.trusted(0.1, calibration)
 
-What is not caused by the embedding says nothing about it. How often words that are caused by it are right can only be
-measured where answers are known: a calibration holds the share that was right among facts of the tuning half, by
-score. For other embeddings, models or interpretation prompts it gives an order at best, no share.
+Words that the embedding has not caused are no evidence about it. How often words that it has caused are right can
+only be measured where answers are known: a calibration holds the share that was right among facts of the tuning half,
+by score. For other embeddings, models or interpretation prompts it gives an order at best, no share.
 """
 
 from __future__ import annotations

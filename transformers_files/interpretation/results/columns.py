@@ -1,4 +1,4 @@
-"""What a column of the table is: its name, its form in memory, CSV and Parquet, and what it means.
+"""Columns of the table: name, type, form in memory, CSV and Parquet, and meaning.
 
     answer: str | None = column(TEXT_OR_NONE, "the right answer, if the example has one", default=None)
 

@@ -125,7 +125,7 @@ def _header_problems(header: Sequence[str]) -> list[str]:
     missing = [column for column in COLUMNS if column not in header]
     twice = sorted({column for column in header if column in COLUMNS and list(header).count(column) > 1})
     problems = [f"no column {', '.join(missing)}: not a file of interpretations"] if missing else []
-    return problems + [f"column {column} is there twice" for column in twice]
+    return problems + [f"column {column} occurs twice" for column in twice]
 
 
 def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[str, Any]]) -> Record:

@@ -107,7 +107,7 @@ def _batch(records: Sequence[Record]) -> pyarrow.RecordBatch:
 def _problems(found: pyarrow.Schema) -> list[str]:
     missing = [column for column in COLUMNS if found.get_field_index(column) < 0]
     if missing:
-        return [f"no column {', '.join(missing)} (or it is there twice): not a file of interpretations"]
+        return [f"no column {', '.join(missing)} (or it occurs twice): not a file of interpretations"]
     return [
         f"column {field.name} must be of type {field.type}, found {found.field(field.name).type}"
         for field in schema()

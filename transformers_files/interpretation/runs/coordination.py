@@ -3,13 +3,13 @@
     with joined(device="auto") as ranks:             # None in a process that was started alone
         …
 
-`accelerate launch` starts the processes; accelerate says which device is whose. All they need of torch.distributed is
-the key/value store that comes with it: rank 0 publishes which chunks are missing, and every rank claims the next one
-from a counter until none is left. So work goes to whoever is free, nobody waits for anybody in between, and a rank that
-is gone holds up nobody but itself: what it had claimed is missing in the next run.
+`accelerate launch` starts the processes, and accelerate assigns their devices. Of torch.distributed only the key/value
+store is used: rank 0 publishes which chunks are missing, and every rank claims the next one from a counter until none
+is left. Work goes to whichever rank is free, no rank waits for another in between, and a rank that dies delays no
+other: the chunks that it had claimed are computed by the next run.
 
-Within a machine the launcher ends all processes as soon as one has died. Launchers on other machines do not hear of
-it, so that every rank counts up a pulse of its own, and rank 0 stops the run when one falls silent.
+On one machine the launcher ends all processes as soon as one has died. Launchers on other machines do not notice, so
+every rank increments a heartbeat counter of its own, and rank 0 stops the run when one of them stands still.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Any
 
 import torch
 
-PULSE_SECONDS = 5.0
-SILENT_SECONDS = 90.0
-"""A rank of which nothing is heard for so long is gone. Loading weights from a slow disk does not stop its pulse."""
-LOOK_SECONDS = 0.5
+HEARTBEAT_SECONDS = 5.0
+TIMEOUT_SECONDS = 90.0
+"""A rank without a heartbeat for so long is taken for dead. Loading weights from a slow disk does not stop it."""
+POLL_SECONDS = 0.5
 _STORE_TIMEOUT = timedelta(minutes=5)
-_NO_MORE = 2**40  # more than any plan has chunks
+_NO_MORE = 2**40  # more than the chunks of any plan
 
 
 class RankError(Exception):
@@ -39,9 +39,9 @@ class RankError(Exception):
 
 
 class Ranks:
-    """This process among the others.
+    """This process as one of several.
 
-    store: what they share; any `torch.distributed.Store`.
+    store: shared by all of them; any `torch.distributed.Store`.
     local_size: how many of them run on this machine.
     """
 
@@ -52,14 +52,14 @@ class Ranks:
         self.local_size = local_size
         self._store = store
         self._heard: dict[int, tuple[int, float]] = {}
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self._left = threading.Event()
         if not self.leads:
             threading.Thread(target=self._beat, daemon=True).start()
 
     @property
     def leads(self) -> bool:
-        """Whether it is this one that checks, writes the output, and talks."""
+        """Whether this is rank 0, which checks the request, writes the output and reports."""
         return self.rank == 0
 
     @property
@@ -67,15 +67,15 @@ class Ranks:
         return f"rank {self.rank} on {socket.gethostname()}"
 
     def publish(self, key: str, content: Any) -> None:
-        """Rank 0 tells something (JSON) to all."""
+        """On rank 0: make a JSON value known to all."""
         self._store.set(key, json.dumps(content))
 
     def await_published(self, key: str) -> Any:
-        """What rank 0 publishes; None if it ends without."""
+        """What rank 0 publishes; None if it ends without publishing it."""
         while not self._store.check([key]):
             if self._store.check(["over"]):
                 return None
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return json.loads(self._store.get(key))
 
     def claims(self, chunks: Sequence[int]) -> Iterator[int]:
@@ -85,17 +85,17 @@ class Ranks:
             yield chunks[number]
         self.check()
 
-    def tell(self, **counts: int) -> None:
-        """Add to what all ranks have done in this run."""
+    def add(self, **counts: int) -> None:
+        """Add to the totals of this run."""
         for name, count in counts.items():
             self._store.add(f"done/{name}", count)
 
-    def told(self, name: str) -> int:
+    def total(self, name: str) -> int:
         """The sum over all ranks."""
         return self._store.add(f"done/{name}", 0)
 
     def fail(self, reason: str) -> None:
-        """Let all ranks stop after the chunk that they are at. The first reason stays."""
+        """Make all ranks stop after their current chunk. The first reason is kept."""
         self._left.set()
         with contextlib.suppress(RuntimeError):  # the store may be what failed
             self._store.add("claimed", _NO_MORE)
@@ -103,22 +103,22 @@ class Ranks:
                 self.publish("failed", f"{self.name}: {reason}")
 
     def check(self) -> None:
-        """Raise RankError if rank 0 should not go on: another has failed or fallen silent."""
-        if not self.leads or time.monotonic() - self._looked < LOOK_SECONDS:
+        """On rank 0: raise RankError if another rank has failed or its heartbeat has stopped."""
+        if not self.leads or time.monotonic() - self._checked_at < POLL_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         if self._store.check(["failed"]):
             raise RankError(json.loads(self._store.get("failed")))
         for rank in range(1, self.size):
-            pulse = self._store.add(f"pulse/{rank}", 0)
+            heartbeat = self._store.add(f"heartbeat/{rank}", 0)
             before, since = self._heard.get(rank, (None, 0.0))
-            if pulse != before:
-                self._heard[rank] = (pulse, self._looked)
-            elif self._looked - since > SILENT_SECONDS:
-                raise RankError(f"rank {rank} has not been heard of for {SILENT_SECONDS:.0f} s")
+            if heartbeat != before:
+                self._heard[rank] = (heartbeat, self._checked_at)
+            elif self._checked_at - since > TIMEOUT_SECONDS:
+                raise RankError(f"no heartbeat from rank {rank} for {TIMEOUT_SECONDS:.0f} s")
 
     def leave(self) -> None:
-        """Rank 0: let the others go. The others: stay until it does, because its machine's launcher holds the store."""
+        """Rank 0 releases the others; they wait for it, because the launcher on its machine holds the store."""
         if self.leads:
             self._store.add("claimed", _NO_MORE)
             self.publish("over", None)
@@ -127,9 +127,9 @@ class Ranks:
         self._left.set()
 
     def _beat(self) -> None:
-        with contextlib.suppress(RuntimeError):  # without the store nobody listens
-            while not self._left.wait(PULSE_SECONDS):
-                self._store.add(f"pulse/{self.rank}", 1)
+        with contextlib.suppress(RuntimeError):  # the store is gone, and nobody reads it
+            while not self._left.wait(HEARTBEAT_SECONDS):
+                self._store.add(f"heartbeat/{self.rank}", 1)
 
 
 def is_launched() -> bool:

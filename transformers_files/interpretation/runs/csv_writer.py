@@ -1,16 +1,16 @@
-"""An output file that survives being killed: chunks are appended whole, and what is torn is cut off.
+"""A CSV output that survives a kill: chunks are appended whole, and a torn one is cut off.
 
-    found = inspect_output(path, settings)                # before the model is loaded: refuses, or says how far it is
+    found = inspect_output(path, settings)                # before the model is loaded: refuses, or finds a run
     with open_output(path, manifest, found) as output:
         for chunk in range(output.position.chunks, n_chunks):
-            if not output.take(chunk):                    # computed already, by another process: see `shards`
+            if not output.take(chunk):                    # computed already by another process: see `shards`
                 output.append(piece_of(chunk))
         output.finish()
 
-Beside the file stand its manifest and, until the run is complete, `….progress`: one line of JSON per chunk with the
+Next to the file are its manifest and, until the run is complete, `….progress`: one line of JSON per chunk with the
 file's size and running CRC-32 after it, written once the chunk is on the disk. Whatever the file holds beyond the last
-line is torn and rewritten; a file whose bytes are not those that the lines vouch for has been changed by somebody else
-and is left alone.
+line is a torn write and is overwritten; a file whose bytes do not match the CRC has been changed by somebody else and
+is left alone.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .manifest import MANIFEST_SUFFIX, Manifest, OutputError, Position, manifest
 from .parquet_writer import ParquetOutput
 from .shards import Piece, ShardEntry, file_crc32, find_pieces, read_piece, remove_shards, shards_folder, write_whole
 
-_ANEW = "name another output, or start anew with --overwrite"
+_ANEW = "name another output, or start over with --overwrite"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at an output's place already."""
+    """What already exists at an output's path."""
 
     manifest: Manifest | None = None
-    """Of the run to go on with; None: a new one begins."""
+    """Of the run to resume; None: a new run begins."""
     position: Position = field(default_factory=Position)
     """Of the output itself."""
     kept: Mapping[int, ShardEntry] = field(default_factory=dict)
-    """Chunks that it does not hold yet but that are on the disk."""
+    """Chunks that are on the disk but not in the output yet."""
 
     @property
     def is_complete(self) -> bool:
@@ -61,7 +61,7 @@ class Found:
 
 
 def find_kept(path: Path, manifest: Manifest, position: Position) -> dict[int, ShardEntry]:
-    """The chunks that processes have left beside an output which has come as far as `position`."""
+    """The chunks in shards that are not in an output that has reached `position`."""
     pieces = find_pieces(path, manifest.key)
     return {chunk: place for chunk, place in pieces.items() if chunk >= position.chunks}
 
@@ -77,10 +77,10 @@ def files_of(output: Path) -> dict[str, Path]:
 
 
 def check_output(path: Path) -> None:
-    """Raise OutputError if a file could not be written there, or if one lies there that is no run's. Writes nothing."""
+    """Raise OutputError if a file cannot be written there, or if one exists that no run has written. Writes nothing."""
     check_writable(path, longest_suffix=f"{MANIFEST_SUFFIX}.tmp")
     if read_manifest(path) is None and path.exists() and path.stat().st_size:
-        raise OutputError(f"{path} exists and no run's manifest lies beside it; name another output or move it away")
+        raise OutputError(f"{path} exists without the manifest of a run; name another output or move it away")
 
 
 def find_begun(path: Path) -> Manifest | None:
@@ -93,7 +93,7 @@ def find_begun(path: Path) -> Manifest | None:
 def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Found:
     """How far a run with these settings has come. Writes nothing.
 
-    Raises OutputError if something lies there that this run must not touch.
+    Raises OutputError if a file exists that this run must not touch.
     """
     check_output(path)
     manifest = None if overwrite else find_begun(path)
@@ -102,7 +102,7 @@ def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool =
     size = path.stat().st_size if path.exists() else 0
     differences = manifest.differences(settings)
     if differences:
-        raise OutputError(f"{path} was begun with other settings ({'; '.join(differences)}); {_ANEW}")
+        raise OutputError(f"{path} was started with other settings ({'; '.join(differences)}); {_ANEW}")
     if is_parquet(path) and manifest.complete is None:
         return Found(manifest, Position(), find_pieces(path, manifest.key))
     position = manifest.complete or _last_position(_progress_path(path), size)
@@ -124,13 +124,13 @@ class OutputFile:
         self._manifest = manifest
 
     def begin(self) -> None:
-        """Start anew. Killed on the way, what is found next is the old run or a new one that has no chunk yet."""
+        """Start over. After a kill half-way, the next run finds the old run, or a new one without chunks."""
         self._progress.truncate(0)
         remove_shards(self.path)
         self._manifest.write(self.path)
-        self.go_on(Found(self._manifest))
+        self.resume(Found(self._manifest))
 
-    def go_on(self, found: Found) -> None:
+    def resume(self, found: Found) -> None:
         """Cut off what is torn."""
         self._cut(found.position)
         self.kept = found.kept
@@ -139,8 +139,8 @@ class OutputFile:
             write_whole(self._table, header)
             self.position = Position(bytes=len(header), crc32=zlib.crc32(header))
 
-    def look_again(self) -> None:
-        """For chunks that other processes have left beside the output meanwhile."""
+    def rescan(self) -> None:
+        """Find the chunks that other processes have written to shards meanwhile."""
         self.kept = find_kept(self.path, self._manifest, self.position)
 
     def take(self, chunk: int) -> bool:
@@ -151,7 +151,7 @@ class OutputFile:
         return True
 
     def append(self, piece: Piece) -> None:
-        """Write the next chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
+        """Write the next chunk: it is on the disk when this returns, or not at all after an error or an interrupt."""
         before = self.position
         after = Position(
             chunks=before.chunks + 1,
@@ -162,7 +162,7 @@ class OutputFile:
         )
         try:
             write_whole(self._table, piece.data)
-            # The new line first: whatever a torn one before it left behind stays a line of its own.
+            # The line feed comes first, so that the rest of a torn line before it remains a line of its own.
             write_whole(self._progress, b"\n" + json.dumps(asdict(after)).encode())
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -174,7 +174,7 @@ class OutputFile:
         self.position = after
 
     def finish(self) -> None:
-        """Call the output complete."""
+        """Mark the output as complete."""
         replace(self._manifest, complete=self.position).write(self.path)
         _progress_path(self.path).unlink()
         remove_shards(self.path)
@@ -188,7 +188,7 @@ class OutputFile:
 
 @contextlib.contextmanager
 def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile | ParquetOutput]:
-    """Begin an output, or go on with what `inspect_output` found.
+    """Start an output, or resume what `inspect_output` found.
 
     Raises OutputError if another process is writing it, or if it cannot be written.
     """
@@ -199,7 +199,7 @@ def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[Output
             if found.manifest is None:
                 output.begin()
             else:
-                output.go_on(found)
+                output.resume(found)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
         yield output

@@ -4,8 +4,8 @@
     print(*estimate.lines(), sep="\\n")
     print(estimate.duration(Rate.read("250TFLOP/s"), devices=8))
 
-Tokens and operations are upper bounds that hold where no text ends early and no two cells say the same: a text that
-ends early is decoded no further, identical vectors are interpreted once, and equal beginnings are read once without
+Tokens and operations are upper bounds, reached where no text ends early and no two cells generate the same: a text
+that ends early is decoded no further, identical vectors are interpreted once, and equal prefixes are run once without
 surgery (about half of that part on a grid of one chat prompt). An operation is a multiplication or an addition in a
 matrix product; attention counts every pair of a pass, masked ones included; a mapping's own product, a ten-thousandth,
 does not count.
@@ -45,15 +45,15 @@ class WorkEstimate:
     batches: int
     batch_size: int
     sources: Work
-    """SourceActivations the source prompts, their own outputs included, and capturing their hidden states."""
+    """Running the source prompts, generating after them, and capturing their hidden states."""
     prompts: Work
-    """SourceActivations the interpretation prompts under surgery."""
+    """Running the interpretation prompts under surgery."""
     decoding: Work
     plain: Work
-    """SourceActivations prompts and interpretations without surgery."""
+    """Running prompts and interpretations without surgery."""
     weight_bytes: int
     cache_bytes: int
-    """Of one batch at its longest, as if no two cells said the same."""
+    """Of one batch at its longest, as if no two cells generated the same."""
     csv_bytes: int
 
     @property
@@ -76,7 +76,7 @@ class WorkEstimate:
         return f"time        {time} on {devices} {'devices' if devices > 1 else 'device'} at {rate} each"
 
     def lines(self) -> list[str]:
-        """For reading."""
+        """To be printed."""
         parts = (self.sources, self.prompts, self.decoding, self.plain)
         other = f", the source model's {self.source_size.parameters:,}" if self.source_size else ""
         return [
@@ -101,7 +101,7 @@ def estimate_plan(
     batch_size: int,
     source_model: nn.Module | None = None,
 ) -> WorkEstimate:
-    """What it takes to carry out a plan in one process; several read a source prompt once each.
+    """What it takes to carry out a plan in one process; each of several runs the source prompts again.
 
     model, source_model: with or without weights; the second reads the source prompts, where it is another one.
     tokenizer: of the one that reads them. batch_size: rows that are decoded at once.

@@ -1,7 +1,7 @@
 """What is interpreted, cell by cell, known before any weights are loaded.
 
 A cell is one (example, interpretation prompt, layer, token); cells are numbered in that order, the last varying
-fastest. A chunk is a run of consecutive cells, and the atom of computing, of resuming and of dealing work out: which
+fastest. A chunk is a run of consecutive cells, the unit of computing, resuming and distributing work: which
 cells it has depends on the settings alone. A cell of a generated token that turns out not to exist, because the model
 ended its output earlier, stays in the plan and yields no record.
 """
@@ -110,12 +110,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a cell stands."""
+    """Where a cell is."""
 
     source: Source
     prompt: InterpretationPrompt
     layer: int
-    """Index into the n_layers + 1 hidden states, or of the decoder layer within which another place is."""
+    """Index into the n_layers + 1 hidden states, or of the decoder layer whose other hook point is read."""
     token: int | range
     """A position, or those that are averaged over."""
 
@@ -211,7 +211,7 @@ def make_plan(
     `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
     Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
     source_model: what reads the examples, where it is another model; with or without weights.
-    now: the time that chat templates are told; None: the present, one for all.
+    now: the time that chat templates see; None: the present, the same for all.
     Raises PlanError with all problems.
     """
     now = datetime.now() if now is None else now
@@ -284,7 +284,9 @@ def _build(
                 f"{len(strengths)} numbers; give one number for all, or one per placeholder"
             )
         if prompt.name in (other.name for other in built):
-            problems.append(f'two interpretation prompts are named "{prompt.name}"; their rows could not be told apart')
+            problems.append(
+                f'two interpretation prompts are named "{prompt.name}"; their rows could not be distinguished'
+            )
         built.append(prompt)
     return tuple(built)
 

@@ -99,7 +99,7 @@ class Job:
         return exact[0] - exact[1]
 
     def _read(self, source: Source) -> SourceActivations:
-        """Cells come in the order of their sources, so the last reading is kept, and only that."""
+        """Cells are in the order of their sources, so only the last one's activations are kept."""
         if self._reading is None or self._reading.source is not source:
             self._reading = None
             self._reading = SourceActivations(self._source_model, source, self.plan)
@@ -162,13 +162,13 @@ def plan_job(
 def check_evaluation_mode(model: nn.Module) -> None:
     """Raise ValueError for a model in training mode."""
     if model.training:
-        raise ValueError("the model is in training mode, its dropout would speak too; call model.eval() first")
+        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
 
 
 def interpretation_fields(
     tokenizer: Tokenizer, prompt: InterpretationPrompt, settings: InterpretationSettings, interpretation: Interpretation
 ) -> dict[str, Any]:
-    """The fields of a Record that say how a vector was interpreted and what came out."""
+    """The fields of a Record about how a vector was interpreted and the result."""
     pieces = interpretation_pieces(tokenizer, prompt, interpretation.token_ids)
     return {
         "repeat_prompt": prompt.text,

@@ -1,4 +1,4 @@
-"""What a run was asked to do, kept beside its output: `interpretations.csv.manifest.json`.
+"""What a run was asked to do, kept next to its output: `interpretations.csv.manifest.json`.
 
     {
       "format": 1,
@@ -9,7 +9,7 @@
       "complete": {"chunks": 2, "rows": 510, "failed": 0, "bytes": 123456, "crc32": 305419896}    (once the run is)
     }
 
-A run goes on only under equal settings. What else is told about it may differ: names of the same files, and the
+A run is resumed only with equal settings. What is noted under "about" may differ: names of the same files, and the
 machine, which can change the last digits. The plan is what was resolved when the run began; a resumed run takes it from
 here, and so it does the time, by which chat templates write the date: all prompts of a run are of one day.
 """
@@ -76,17 +76,17 @@ class Manifest:
         return hashlib.sha256(json.dumps([self.settings, self.plan], sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
-        """`name: then, now` for each setting that is not the same."""
+        """`name: was …, now …` for each setting that is not the same."""
         return list(_differences(self.settings, settings))
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same for what may differ, names apart."""
         names = ("model", "source model", "examples", "mapping")
-        then, now = ({key: told[key] for key in told if key not in names} for told in (self.about, about))
+        then, now = ({key: one[key] for key in one if key not in names} for one in (self.about, about))
         return list(_differences(then, now))
 
     def write(self, output: Path) -> None:
-        """Put it beside the output: whole or not at all."""
+        """Write it next to the output: whole or not at all."""
         path = manifest_path(output)
         temporary = path.with_name(path.name + ".tmp")
         content = {"format": FORMAT} | {key: value for key, value in asdict(self).items() if value is not None}
@@ -104,7 +104,7 @@ def manifest_path(output: Path) -> Path:
 
 
 def read_manifest(output: Path) -> Manifest | None:
-    """The manifest beside an output, or None where there is none. Raises OutputError for one that cannot be used."""
+    """The manifest next to an output, or None where there is none. Raises OutputError for one that cannot be used."""
     path = manifest_path(output)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from _differences(before, after, f"{place}{key} ")
         elif before != after:
-            yield f"{place}{key}: {_shown(before)} then, {_shown(after)} now"
+            yield f"{place}{key}: was {_shown(before)}, now {_shown(after)}"
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A Parquet output: chunks in shards beside it until the last is there, then the file in one go."""
+"""A Parquet output: chunks are kept in shards until all are there; then the file is written at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ParquetOutput:
-    """The same verbs as `csv_writer.OutputFile`, and the same promises."""
+    """The same methods as `csv_writer.OutputFile`, with the same guarantees."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -39,17 +39,17 @@ class ParquetOutput:
         self._shard = Shard(shard_path(path, manifest.key, secrets.token_hex(4), 0))
 
     def begin(self) -> None:
-        """Start anew. Killed on the way, what is found next is the old run, perhaps without its table, or a new one."""
+        """Start over. After a kill half-way, there is the old run, perhaps without its table, or a new one."""
         clear_shards(self.path)
         self.path.unlink(missing_ok=True)
         self._manifest.write(self.path)
 
-    def go_on(self, found: Found) -> None:
-        """With what there is."""
+    def resume(self, found: Found) -> None:
+        """Take over the chunks that were found."""
         self.kept = found.kept
 
-    def look_again(self) -> None:
-        """For chunks that other processes have left beside the output meanwhile."""
+    def rescan(self) -> None:
+        """Find the chunks that other processes have written to shards meanwhile."""
         self.kept = find_pieces(self.path, self._manifest.key)
 
     def take(self, chunk: int) -> bool:
@@ -60,16 +60,16 @@ class ParquetOutput:
         return True
 
     def append(self, piece: Piece) -> None:
-        """Keep the next chunk: on the disk when this returns, and not at all if it fails or is interrupted."""
+        """Keep the next chunk: it is on the disk when this returns, or not at all after an error or an interrupt."""
         self._shard.append(piece)
         self._count(piece)
 
     def finish(self) -> None:
-        """Write the file and call it complete."""
+        """Write the file and mark it as complete."""
         temporary = self.path.with_name(self.path.name + ".tmp")
-        places = find_pieces(self.path, self._manifest.key)
+        entries = find_pieces(self.path, self._manifest.key)
         try:
-            write_table(temporary, (read_piece(places[chunk]).data for chunk in range(self.position.chunks)))
+            write_table(temporary, (read_piece(entries[chunk]).data for chunk in range(self.position.chunks)))
             crc = file_crc32(temporary)
             if self.path.exists() and file_crc32(self.path) != crc:
                 raise OutputError(f"{self.path} is not what this run writes; move it away")

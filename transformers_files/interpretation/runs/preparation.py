@@ -37,7 +37,7 @@ from .source_model import SourceModel
 
 
 class RequestError(ProblemsError):
-    """What has to be put right before a run can begin."""
+    """Everything that has to be fixed before a run can begin."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check(request: RunRequest) -> Checked:
         if request.device != "auto":
             problems.append("give a device or a device map, not both")
     elif request.max_memory is not None or request.offload_folder is not None:
-        problems.append("the most memory and the offload folder go with a device map; give one, such as auto")
+        problems.append("max_memory and offload_folder need a device map; give one, such as auto")
     if problems:
         raise RequestError(problems)
     return Checked(examples, tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
@@ -120,7 +120,7 @@ class Prepared:
     identity: Mapping[str, Any]
     """The settings that a resumed run must share; see `manifest`."""
     found: Found
-    """What an earlier run of the same settings has left; nothing, as far as ranks above 0 know."""
+    """What an earlier run with the same settings has left; always empty on ranks above 0."""
     began: datetime
     """When the run did; chat templates that write the date write this one."""
     ranks: Ranks | None = None
@@ -139,14 +139,14 @@ class Prepared:
         """What a user should know as it begins."""
         lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
         if self.found.manifest is not None and self.found.rows:
-            lines.append(f"going on after {self.found.rows:,} interpretations for {self.request.output}")
+            lines.append(f"resuming after {self.found.rows:,} interpretations for {self.request.output}")
             changed = self.found.manifest.changes(about(self))
             if changed:
-                lines.append(f"not as when it began, so last digits may differ: {'; '.join(changed)}")
+                lines.append(f"changed since the run began, so last digits may differ: {'; '.join(changed)}")
         if self.source is not None:
-            lines.append(f"embeddings are those of {self.source.name}")
+            lines.append(f"interpreting embeddings of {self.source.name}")
         if self.maps is not None:
-            lines.append(f"mapped by {self.maps.path}, which was fitted: for one insert layer, perhaps for one prompt")
+            lines.append(f"mapped by {self.maps.path}, which was fitted for one insert layer, perhaps for one prompt")
         if self.request.csv_safe:
             lines.append("csv-safe: cells that begin with = + - @, tab or carriage return get a ' in front")
         return lines
@@ -158,7 +158,7 @@ def prepare(
     """Check everything that can be checked before weights are loaded. Raises RequestError; writes nothing.
 
     checked: what `check` found for the same request, whatever its model; examples from a pipe can be read only once.
-    began: when the run did, as rank 0 says. None: as the output's manifest says, or now.
+    began: when the run did, by rank 0's clock. None: as the output's manifest says, or now.
     """
     checked = check(request) if checked is None else checked
     problems: list[str] = []
@@ -216,7 +216,7 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
 
 
 def _begun(request: RunRequest) -> datetime | None:
-    """When the run that this request goes on with began. Raises OutputError."""
+    """When the run that this request resumes began. Raises OutputError."""
     manifest = None if request.overwrite else find_begun(request.output)
     return None if manifest is None or manifest.began is None else datetime.fromisoformat(manifest.began)
 
@@ -248,7 +248,7 @@ def _identity(
 
 
 def about(prepared: Prepared) -> dict[str, Any]:
-    """What may differ when a run goes on."""
+    """What may differ when a run is resumed."""
     return {
         "model": prepared.outline.name,
         "source model": prepared.source and prepared.source.name,

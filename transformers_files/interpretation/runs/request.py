@@ -81,7 +81,7 @@ class RunRequest:
         metavar="X",
     )
     guidance: float = option(
-        "weigh each token by what the same text is worth without the embedding; 0: raw argmax",
+        "weight of the contrast with the same text without the embedding; 0: raw argmax",
         default=DEFAULTS.guidance,
         type=float,
         metavar="X",
@@ -126,7 +126,7 @@ class RunRequest:
         "for weights that a device map puts on the disk", default=None, type=Path, metavar="DIR"
     )
     csv_safe: bool = option("guard cells that a spreadsheet would take for formulas", default=False)
-    overwrite: bool = option("start anew over the output of an earlier run", default=False)
+    overwrite: bool = option("start over, replacing the output of an earlier run", default=False)
     trust_remote_code: bool = option("let the model's own code run on this machine", default=False)
     chunk_cells: int = CHUNK_CELLS
     """Of a run that begins; a resumed one keeps its own."""

@@ -1,4 +1,4 @@
-"""A prepared request, carried out: alone, or as one of several ranks. It can be stopped at any moment, and goes on.
+"""A prepared request, carried out: alone, or as one of several ranks. It can be stopped at any moment and resumed.
 
     prepared = prepare(request)
     if not prepared.is_complete:
@@ -30,7 +30,7 @@ from .work_queue import Progress, lead, support
 
 
 def run(prepared: Prepared) -> Iterator[Progress]:
-    """Load the model and interpret, chunk by chunk, from where an earlier run stopped.
+    """Load the model and interpret, chunk by chunk, starting where an earlier run stopped.
 
     Yields how far the run has come, once before the first chunk and after each; by then it is on the disk. Raises
     ModelError, OutputError and RankError; what was yielded stays.
@@ -52,7 +52,7 @@ def run(prepared: Prepared) -> Iterator[Progress]:
             for shared in lead(prepared.ranks, job, manifest, request.output, encode, missing, progress):
                 yield shared
             progress = shared
-            output.look_again()
+            output.rescan()
         for chunk in range(output.position.chunks, plan.n_chunks):
             if not output.take(chunk):
                 piece = job.piece(chunk, encode)

@@ -1,13 +1,13 @@
-"""Chunks that are on the disk and not in the output yet: a folder beside it, one file per process and launch.
+"""Chunks that are on the disk but not in the output yet: a folder next to it, one file per process and launch.
 
     shard = Shard(shard_path(output, manifest.key, launch, rank))
     shard.append(Piece(chunk, rows, failed, data))       # on the disk when this returns
     kept = find_pieces(output, manifest.key)             # {chunk: where it lies}
     read_piece(kept[7])
 
-A file is a row of frames: one line of JSON that says what follows, the chunk's bytes as they go into the output, and
-a CRC-32 of both. Only its own process ever writes to it, and never again once it has ended, so a frame that is torn
-can only be the last; it is not found, and its chunk is computed once more. The key in a file's name is that of the
+A file is a sequence of frames: a line of JSON that describes what follows, the chunk's bytes as they go into the
+output, and a CRC-32 of both. Only its own process writes to it, and never again after it has ended, so only the last
+frame can be torn; it is skipped, and its chunk is computed again. The key in a file's name is that of the
 run's settings and plan: a process of an earlier run that is still alive somewhere cannot add to this one.
 """
 
@@ -94,21 +94,21 @@ def shard_path(output: Path, key: str, launch: str, rank: int) -> Path:
 
 def find_pieces(output: Path, key: str) -> dict[int, ShardEntry]:
     """The whole pieces of all shards with this key, by chunk."""
-    places = {}
+    entries = {}
     for path in sorted(shards_folder(output).glob(f"{key}-*")):
         with open(path, "rb") as file:
             for start, piece in _pieces(file):
-                places[piece.chunk] = ShardEntry(path, start, piece.rows, piece.failed)
-    return places
+                entries[piece.chunk] = ShardEntry(path, start, piece.rows, piece.failed)
+    return entries
 
 
-def read_piece(place: ShardEntry) -> Piece:
+def read_piece(entry: ShardEntry) -> Piece:
     """Raises OutputError if it is not there any more."""
-    with contextlib.suppress(OSError), open(place.path, "rb") as file:
-        file.seek(place.start)
+    with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+        file.seek(entry.start)
         for _, piece in _pieces(file):
             return piece
-    raise OutputError(f"{place.path} has been changed while it was read; give the same command again")
+    raise OutputError(f"{entry.path} has been changed while it was read; repeat the command")
 
 
 def clear_shards(output: Path) -> None:
@@ -141,8 +141,8 @@ def _pieces(file: BinaryIO) -> Iterator[tuple[int, Piece]]:
         start = file.tell()
         head = file.readline()
         try:
-            told = json.loads(head)
-            chunk, rows, failed, size = (int(told[name]) for name in ("chunk", "rows", "failed", "bytes"))
+            frame = json.loads(head)
+            chunk, rows, failed, size = (int(frame[name]) for name in ("chunk", "rows", "failed", "bytes"))
         except (ValueError, TypeError, KeyError, RecursionError):
             return
         if size < 0:

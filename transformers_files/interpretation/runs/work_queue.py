@@ -1,6 +1,6 @@
-"""How ranks share the chunks that are missing: each computes those that it claims, into a shard of its own.
+"""How ranks share the missing chunks: each rank computes those that it claims, and writes them to its own shard.
 
-Rank 0 calls `lead`, the others `support`. What the shards hold in the end is for rank 0 to put into the output.
+Rank 0 calls `lead`, the others call `support`. In the end rank 0 moves the contents of the shards to the output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .coordination import LOOK_SECONDS, Ranks
+from .coordination import POLL_SECONDS, Ranks
 from .job import Encode, Job
 from .manifest import Manifest, OutputError
 from .shards import Shard, shard_path
@@ -20,7 +20,7 @@ from .shards import Shard, shard_path
 
 @dataclass(frozen=True)
 class Progress:
-    """What is on the disk, in the output or beside it."""
+    """What is on the disk, in the output or in shards."""
 
     cells: int
     """Of the plan that need not be computed again; some may turn out to have no interpretation."""
@@ -35,28 +35,28 @@ class Progress:
 def lead(
     ranks: Ranks, job: Job, manifest: Manifest, output: Path, encode: Encode, missing: Sequence[int], start: Progress
 ) -> Iterator[Progress]:
-    """Publish what is missing (ascending), and compute a part of it. Ends when all ranks have done theirs.
+    """Publish which chunks are missing (ascending), and compute a part of them. Ends when all ranks are done.
 
-    Raises RankError as soon as that is not to be expected any more.
+    Raises RankError as soon as one of them has failed.
     """
     launch = secrets.token_hex(4)
     work = {"settings": manifest.settings, "plan": manifest.plan, "launch": launch, "missing": _ranges(missing)}
     ranks.publish("work", work)
     for _ in _work(ranks, job, missing, Shard(shard_path(output, manifest.key, launch, ranks.rank)), encode):
-        yield start.plus(*_told(ranks))
-    while ranks.told("chunks") < len(missing):
+        yield start.plus(*_totals(ranks))
+    while ranks.total("chunks") < len(missing):
         ranks.check()
-        yield start.plus(*_told(ranks))
-        time.sleep(LOOK_SECONDS)
-    yield start.plus(*_told(ranks))
+        yield start.plus(*_totals(ranks))
+        time.sleep(POLL_SECONDS)
+    yield start.plus(*_totals(ranks))
 
 
 def support(
     ranks: Ranks, identity: Mapping[str, Any], make_job: Callable[[Manifest], Job], output: Path, encode: Encode
 ) -> None:
-    """Compute a part of what rank 0 publishes, until nothing is left.
+    """Compute a part of the chunks that rank 0 publishes, until none is left.
 
-    identity: the settings as this rank sees them. Raises OutputError if rank 0 sees others.
+    identity: the settings of this rank. Raises OutputError if rank 0 has different ones.
     """
     work = ranks.await_published("work")
     if work is None:
@@ -64,7 +64,7 @@ def support(
     manifest = Manifest(work["settings"], {}, work["plan"])
     differences = manifest.differences(identity)
     if differences:
-        raise OutputError(f"rank 0 then, {ranks.name} now: {'; '.join(differences)}")
+        raise OutputError(f"rank 0 and {ranks.name} have different settings: {'; '.join(differences)}")
     missing = [chunk for first, end in work["missing"] for chunk in range(first, end)]
     shard = Shard(shard_path(output, manifest.key, work["launch"], ranks.rank))
     for _ in _work(ranks, make_job(manifest), missing, shard, encode):
@@ -75,12 +75,12 @@ def _work(ranks: Ranks, job: Job, chunks: Sequence[int], shard: Shard, encode: E
     for chunk in ranks.claims(chunks):
         piece = job.piece(chunk, encode)
         shard.append(piece)
-        ranks.tell(rows=piece.rows, failed=piece.failed, cells=job.plan.chunk_size(chunk), chunks=1)
+        ranks.add(rows=piece.rows, failed=piece.failed, cells=job.plan.chunk_size(chunk), chunks=1)
         yield
 
 
-def _told(ranks: Ranks) -> tuple[int, int, int]:
-    return ranks.told("cells"), ranks.told("rows"), ranks.told("failed")
+def _totals(ranks: Ranks) -> tuple[int, int, int]:
+    return ranks.total("cells"), ranks.total("rows"), ranks.total("failed")
 
 
 def _ranges(chunks: Sequence[int]) -> list[list[int]]:
