@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.interpretation.interpretations import Interpretations, read_csv, read_parquet
 from transformers.interpretation.results.csv_table import ResultsError
-from transformers.interpretation.results.record import COLUMNS, Record, token_pieces
+from transformers.interpretation.models.token_text import token_pieces
+from transformers.interpretation.results.record import COLUMNS, Record
 
 RECORD = Record(
     name="fact_1",
@@ -267,6 +268,12 @@ def test_any_damage_is_a_valid_file_or_a_clear_error(tmp_path, noise, position, 
 
 class Bytes:
     """A tokenizer whose ids are bytes; 256 is a special token."""
+
+    def __len__(self):
+        return 257
+
+    def convert_ids_to_tokens(self, number):
+        return str(number)
 
     def decode(self, ids, skip_special_tokens, clean_up_tokenization_spaces):
         assert skip_special_tokens

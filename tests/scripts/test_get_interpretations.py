@@ -20,7 +20,8 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, read_parquet
-from transformers.interpretation.results.record import COLUMNS, token_pieces
+from transformers.interpretation.models.token_text import token_pieces
+from transformers.interpretation.results.record import COLUMNS
 from transformers.interpretation.runs.source_activations import continue_greedily
 from transformers.interpretation.translator import save_maps
 

@@ -35,6 +35,7 @@ from .engine.decode import interpret_chunk
 from .engine.settings import InterpretationSettings
 from .models.activations import capture
 from .models.chat_template import appended_tokens
+from .models.token_text import text_of
 from .models.tokenizer import Tokenizer
 from .prompts import interpretation_prompt as prompts
 from .runs.grid import Limits, build_prompts
@@ -132,7 +133,7 @@ def interpret_vectors(
     for number, interpretation in enumerate(interpretations):
         if interpretation.status != "ok":
             warnings.warn(f"vector {number} has no interpretation: {interpretation.status}", stacklevel=2)
-    return [tokenizer.decode(list(said.token_ids), skip_special_tokens=True) for said in interpretations]
+    return [text_of(tokenizer, said.token_ids) for said in interpretations]
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> Any:

@@ -236,7 +236,7 @@ def _layer_of_rows(layer: Any, rows: torch.Tensor, take: Callable[[torch.Tensor]
 def _tensors(cache: Any) -> list[torch.Tensor]:
     """Every tensor of a cache."""
     if isinstance(cache, TextSoFar):
-        return [cache.input_ids]
+        return [cache.read_ids]
     if not hasattr(cache, "layers"):
         return [states for layer in _layers(cache) for states in layer]
     held = [value for layer in cache.layers for value in vars(layer).values()]

@@ -10,6 +10,7 @@ there, or nothing. The tested families do none of that. Others are asked once, b
 
 from __future__ import annotations
 
+import functools
 import inspect
 import weakref
 from collections.abc import Iterable, Iterator
@@ -41,8 +42,10 @@ _ASKED: weakref.WeakKeyDictionary[nn.Module, _Probe | None] = weakref.WeakKeyDic
 def check_layer_inputs(model: nn.Module) -> None:
     """Raise `UnsupportedModelError` where the layers are given something else than `[rows, columns, hidden size]`."""
     probe = _asked(model)
+    if probe is None:
+        return
     expected = (_ROWS, _COLUMNS, hidden_size(model))
-    for layer, shape in probe.shapes.items() if probe is not None else ():
+    for layer, shape in probe.shapes.items():
         if shape != expected:
             raise UnsupportedModelError(
                 f"decoder layer {layer} of {type(base_model(model)).__name__} is given hidden states of shape "
@@ -55,7 +58,9 @@ def check_layer_inputs(model: nn.Module) -> None:
 def check_runs_once(model: nn.Module, layers: Iterable[int]) -> None:
     """Raise `UnsupportedModelError` for a layer that a pass over text runs several times, or not at all."""
     probe = _asked(model)
-    for layer in layers if probe is not None else ():
+    if probe is None:
+        return
+    for layer in layers:
         if (runs := probe.runs.get(layer, 0)) != 1:
             raise UnsupportedModelError(
                 f"decoder layer {layer} of {type(base_model(model)).__name__} runs {runs} times in a pass over text, "
@@ -106,7 +111,7 @@ def _ask(model: nn.Module) -> _Probe | None:
     try:
         with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad():
             for layer, module in enumerate(decoder_layers(model)):
-                hooks.enter_context(input_hook(module, lambda hidden, layer=layer: note(layer, hidden)))
+                hooks.enter_context(input_hook(module, functools.partial(note, layer)))
             text_model(model)(input_ids=ids, use_cache=False, return_dict=True)
     except Exception:  # whatever its own code raises for so short a text: then the passes themselves will tell
         return None

@@ -30,6 +30,12 @@ class TextSoFar:
     origins: Tensor | None = None
     """`[rows]`, on the CPU: which row of that pass each row comes from."""
 
+    @property
+    def read_ids(self) -> Tensor:
+        """`input_ids` after the first pass."""
+        assert self.input_ids is not None
+        return self.input_ids
+
     def followed_by(self, input_ids: Tensor) -> Tensor:
         """The text and what comes next, `[rows, columns]`."""
         return input_ids if self.input_ids is None else torch.cat([self.input_ids, input_ids], dim=1)
@@ -44,14 +50,16 @@ class TextSoFar:
 
     def selected(self, rows: Tensor) -> TextSoFar:
         """The given rows `[n]`."""
-        text = self.input_ids.index_select(0, rows.to(self.input_ids.device))
+        text = self.read_ids.index_select(0, rows.to(self.read_ids.device))
         origins = None if self.origins is None else self.origins.index_select(0, rows.cpu())
         return replace(self, input_ids=text, origins=origins)
 
     def under_surgery(self, surgery: Callable[[list[int]], AbstractContextManager]) -> TextSoFar:
         """The same, to be read under surgery from now on."""
-        return replace(self, surgery=surgery, origins=torch.arange(len(self.input_ids)))
+        return replace(self, surgery=surgery, origins=torch.arange(len(self.read_ids)))
 
     def context(self) -> AbstractContextManager:
         """What to read it in."""
-        return nullcontext() if self.surgery is None else self.surgery(self.origins.tolist())
+        if self.surgery is None or self.origins is None:
+            return nullcontext()
+        return self.surgery(self.origins.tolist())

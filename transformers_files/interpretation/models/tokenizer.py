@@ -23,6 +23,12 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: Any, **options: Any) -> str:
         """The text of token ids."""
 
+    def __len__(self) -> int:
+        """Its tokens, added ones included."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """The raw string of each token, and its id."""
+
     def convert_ids_to_tokens(self, ids: Any, **options: Any) -> Any:
         """The raw string of each token id."""
 

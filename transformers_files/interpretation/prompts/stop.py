@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..models.token_text import text_of
 from ..models.tokenizer import Tokenizer
 
 LENGTH, END_OF_SEQUENCE, STOP, LOOP = "length", "end of sequence", "stop", "loop"
@@ -54,4 +55,4 @@ class Stop:
         return False
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text_of(self.tokenizer, token_ids, clean_up_tokenization_spaces=False)

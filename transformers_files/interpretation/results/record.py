@@ -8,6 +8,7 @@ from typing import Any
 
 from ..models.families import RESIDUAL
 from ..models.layer_spec import InsertLayer
+from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import LOOP
@@ -127,23 +128,6 @@ def columns_as_markdown() -> str:
 def token_source(kind: str, place: str) -> str:
     """The two of them as a record has them."""
     return kind if place == RESIDUAL else f"{kind}{_SEPARATOR}{place}"
-
-
-def token_pieces(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, ...]:
-    """The text that each token adds, so that the pieces join to the text of them all.
-
-    Special tokens and tokens inside an unfinished character add "". A NUL, which no CSV reader takes, becomes U+FFFD.
-    """
-    pieces: list[str] = []
-    text = ""
-    for end in range(1, len(token_ids) + 1):
-        # Without clean-up, which takes back spaces that earlier pieces already have.
-        grown = tokenizer.decode(list(token_ids[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        grown = grown.replace("\0", "\ufffd")
-        unfinished = end < len(token_ids) and grown.endswith("\ufffd")
-        pieces.append("" if unfinished else grown[len(text) :])
-        text = text if unfinished else grown
-    return tuple(pieces)
 
 
 def interpretation_pieces(

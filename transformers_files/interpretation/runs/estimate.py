@@ -22,6 +22,7 @@ from torch import nn
 
 from ..engine.settings import InterpretationSettings
 from ..models.flops import ModelSize, Rate, Work
+from ..models.token_text import token_strings
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.csv_table import csv_header, csv_rows
@@ -193,7 +194,7 @@ def _stand_in(
     source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Tokenizer, layer: int
 ) -> Record:
     new = settings.max_new_tokens
-    tokens = tuple(tokenizer.convert_ids_to_tokens(list(source.input_ids)))
+    tokens = token_strings(tokenizer, source.input_ids)
     return Record(
         name=source.example.name,
         category=source.example.category,

@@ -10,9 +10,10 @@ from torch import nn
 from ..models.activations import capture
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.token_text import token_pieces, token_strings
 from ..models.tokenizer import Tokenizer
 from ..prompts.index_selection import span_name
-from ..results.record import MINUS, token_pieces
+from ..results.record import MINUS
 from .grid import Plan, Source
 from .source_model import SourceModel
 
@@ -47,7 +48,7 @@ class SourceActivations:
         self.input_ids = (*source.input_ids, *output)
         """Of the prompt and its output."""
         self._spans = [token for token in source.tokens if isinstance(token, range)]
-        self.tokens = (*_strings(source_model.tokenizer, self.input_ids), *map(span_name, self._spans))
+        self.tokens = (*token_strings(source_model.tokenizer, self.input_ids), *map(span_name, self._spans))
         """Their raw token strings, then the names of the means."""
         self.output_text = "".join(token_pieces(source_model.tokenizer, output))
         self._model = source_model.model
@@ -73,7 +74,7 @@ class SourceActivations:
         its = self.source.minus.tokens[self._rows[token]]
         if isinstance(its, range):
             return f"{ours}{MINUS}{span_name(its)}"
-        (its_string,) = _strings(self._tokenizer, [self.source.minus.input_ids[its]])
+        (its_string,) = token_strings(self._tokenizer, [self.source.minus.input_ids[its]])
         return f"{ours}{MINUS}{its_string}[{its}]"
 
     def kind(self, token: int | range) -> str:
@@ -106,7 +107,3 @@ class SourceActivations:
         """`[len(layers), len(tokens), hidden]`"""
         ids = torch.tensor([input_ids], device=input_device(self._model))
         return capture(self._model, ids, layers, tokens, self._plan.place)
-
-
-def _strings(tokenizer: Tokenizer, input_ids: Sequence[int]) -> tuple[str, ...]:
-    return tuple(tokenizer.convert_ids_to_tokens(list(input_ids)))
