@@ -10,7 +10,7 @@ CONSTRAINTS := constraints/$(TRANSFORMERS).txt
 RUN         := $(ENV)/bin/python
 PIP         := $(RUN) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-matrix test-newest bench lint patch restore clean
+.PHONY: demo test test-quick test-matrix test-newest bench lint patch restore clean
 .DELETE_ON_ERROR:
 
 demo: patch
@@ -21,6 +21,16 @@ test: $(ENV)/.tests-installed patch lint
 	# that take longest come first, or one process would still be at them when the others have nothing left.
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	    tests/test_install_patch_kill.py tests/scripts tests
+
+# Under a minute: what is fast of every package. `tests/test_documents.py` checks that none is missing.
+QUICK := errors models/test_kv_cache.py models/test_activations.py surgery/test_hooks.py surgery/test_steering.py \
+    prompts/test_index_selection.py prompts/test_stop.py engine/test_guidance.py engine/kernels \
+    mapping/test_affine.py results/test_columns.py results/test_parquet.py runs/test_grid.py runs/test_shards.py \
+    measures report/test_grid.py report/test_palette.py report/test_strings.py test_sweep.py
+
+test-quick: $(ENV)/.tests-installed patch
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(QUICK:%=tests/interpretation/%) \
+	    tests/scripts/test_options.py tests/test_install_patch.py tests/test_documents.py tests/test_layers.py
 
 # Whatever transformers is the newest today, tested or not, in an environment made from nothing.
 test-newest:

@@ -95,6 +95,7 @@ def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Arg
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     module = words[1] if words[0] == "-m" else None
+    monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)  # as other tests import it
     monkeypatch.setattr(sys, "argv", words[1:] if module else words)
     try:
         runpy.run_module(module, run_name="__main__") if module else runpy.run_path(words[0], run_name="__main__")
@@ -140,6 +141,13 @@ def test_every_program_is_described() -> None:
     described = set(code((TREE / "scripts/README.md").read_text()))
     programs = {f"scripts/{path.name}" for path in TREE.glob("scripts/*.py") if "__main__" in path.read_text()}
     assert programs and programs - described == set()
+
+
+def test_the_quick_tests_touch_every_package() -> None:
+    shown = subprocess.run(["make", "--dry-run", "test-quick"], cwd=TREE, check=True, capture_output=True, text=True)
+    paths = re.findall(r"tests/\S+", shown.stdout.rpartition("-m pytest")[2])
+    assert paths and [path for path in paths if not (TREE / path).exists()] == []
+    assert set(LAYERS) <= {Path(path).parts[2] for path in paths if path.startswith("tests/interpretation/")}
 
 
 # ---- links and names

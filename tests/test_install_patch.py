@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import transformers.interpretation
 from fake_transformers import (
     ADDED,
     INSTALLER,
@@ -28,6 +27,7 @@ from fake_transformers import (
     refused,
     snapshot,
 )
+from transformers.interpretation import __version__
 
 import install_patch
 
@@ -228,7 +228,7 @@ def test_documents_are_no_part_of_the_patch() -> None:
 
 def test_the_changelog_begins_with_the_version() -> None:
     headings = re.findall(r"^## (\S+)", (TREE / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[0] == install_patch.Patch.read(TREE).version == transformers.interpretation.__version__
+    assert headings[0] == install_patch.Patch.read(TREE).version == __version__
 
 
 @pytest.mark.parametrize("place", [INSTALLER, *sorted(INSTALLER_PACKAGE.glob("*.py"))])
