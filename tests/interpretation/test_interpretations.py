@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.interpretation.interpretations import Interpretations, read_csv, read_parquet
-from transformers.interpretation.results.csv_table import ResultsError
 from transformers.interpretation.models.token_text import token_pieces
+from transformers.interpretation.results.csv_table import ResultsError
 from transformers.interpretation.results.record import COLUMNS, Record
 
 RECORD = Record(

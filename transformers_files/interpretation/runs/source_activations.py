@@ -11,7 +11,6 @@ from ..models.activations import capture
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
 from ..models.kv_cache import empty_cache
 from ..models.token_text import token_pieces, token_strings
-from ..models.tokenizer import Tokenizer
 from ..prompts.index_selection import span_name
 from ..results.record import MINUS
 from .grid import Plan, Source
