@@ -56,6 +56,7 @@ def interpret(
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
     guidance: float = DEFAULTS.guidance,
     plausibility: float = DEFAULTS.plausibility,
+    deep_gain: float = DEFAULTS.deep_gain,
     max_new_tokens: int = 30,
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
@@ -86,7 +87,7 @@ def interpret(
             `replacing`.
         overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.
         guidance: γ ≥ 0; how much each token is weighed by what the same text is worth without the embedding. 0: raw
-            argmax. See `engine.settings.InterpretationSettings`, also for `plausibility`.
+            argmax. See `engine.settings.InterpretationSettings`, also for `plausibility` and `deep_gain`.
         max_new_tokens: the longest interpretation.
         prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
         batch_size: how many are interpreted at once. None: as many as memory suggests.
@@ -102,7 +103,13 @@ def interpret(
         ValueError: arguments that are out of range, unknown, or do not fit the model.
     """
     settings = InterpretationSettings(
-        insert_layer_of(insert_layer), replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+        insert_layer_of(insert_layer),
+        replacing_mode,
+        overlay_strength,
+        max_new_tokens,
+        guidance,
+        plausibility,
+        deep_gain,
     )
     job = plan_job(
         model,

@@ -36,6 +36,7 @@ def sweep_layers(
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
     guidance: float = DEFAULTS.guidance,
     plausibility: float = DEFAULTS.plausibility,
+    deep_gain: float = DEFAULTS.deep_gain,
     max_new_tokens: int = 8,
     batch_size: int | None = None,
     source_model: nn.Module | None = None,

@@ -21,6 +21,9 @@ class Cell:
     """Its placeholders are overwritten with the vector."""
     insert_layer: InsertLayer | None = None
     """At the input of which decoder layer; None: the settings'."""
+    depth: float | None = None
+    """From 0 to 1, of the hidden state that the vector is; None where it comes from no layer. It matters to
+    `InterpretationSettings.deep_gain` alone."""
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,8 @@ def _interpret_cells(
     batch_size: int,
 ) -> list[Interpretation]:
     """Cells of one interpretation prompt. Equal ones are interpreted once: layer 0 repeats tokens."""
-    keys = [(bytes(cell.vector.cpu().contiguous().view(torch.uint8).numpy()), cell.insert_layer) for cell in cells]
-    problems = {key: _problem(cell.vector, settings) for key, cell in zip(keys, cells)}
+    keys = [_key(cell, settings) for cell in cells]
+    problems = {key: _problem(cell.vector * settings.gain(cell.depth), settings) for key, cell in zip(keys, cells)}
     distinct = {key: cell for key, cell in zip(keys, cells) if problems[key] is None}
     shared = read_shared_part(model, prompt)
 
@@ -172,8 +172,14 @@ def _interpret_cells(
     return [results[key] if key in results else Interpretation((), (), (), str(problems[key])) for key in keys]
 
 
+def _key(cell: Cell, settings: InterpretationSettings) -> tuple[bytes, Any, float]:
+    """Equal for cells whose interpretations are equal."""
+    content = bytes(cell.vector.cpu().contiguous().view(torch.uint8).numpy())
+    return content, cell.insert_layer, settings.gain(cell.depth)
+
+
 def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | None:
-    """Why a vector cannot be inserted."""
+    """Why a vector, with its gain, cannot be inserted."""
     if not torch.isfinite(vector).all():
         return f"the vector has NaN or infinity in {vector.dtype}"
     if REPLACING_MODES[settings.replacing_mode].matches_norm and not has_norm(vector):
@@ -327,7 +333,7 @@ def _plan(
     locations = list(prompt.insert_locations)
     options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(
-        [*(_insert_info(cell, locations) | options for cell in cells), *[{}] * untouched],
+        [*(_insert_info(cell, locations, settings.gain(cell.depth)) | options for cell in cells), *[{}] * untouched],
         n_layers=len(decoder_layers(model)),
         hidden_size=cells[0].vector.shape[-1],
         batch_size=len(cells) + untouched,
@@ -336,6 +342,9 @@ def _plan(
     )
 
 
-def _insert_info(cell: Cell, locations: list[int]) -> dict[Any, Any]:
+def _insert_info(cell: Cell, locations: list[int], gain: float) -> dict[Any, Any]:
     layers = cell.insert_layer if isinstance(cell.insert_layer, tuple) else (cell.insert_layer,)
-    return {layer: (locations, cell.vector.expand(1, len(locations), -1)) for layer in layers}
+    vectors = cell.vector.expand(1, len(locations), -1)
+    if gain != 1:
+        vectors = torch.cat([vectors[:, :-1], gain * vectors[:, -1:]], dim=1)
+    return dict.fromkeys(layers, (locations, vectors))

@@ -10,6 +10,9 @@ from typing import Any
 from ..models.layer_spec import SAME, InsertLayer, insert_layer_of, insert_layer_text
 from ..surgery.modes import REPLACING_MODES
 
+DEEP_FROM, DEEP_TO = 0.7, 0.8
+"""Of the depth: where the gain of deep states begins to rise, and where it is reached."""
+
 
 @dataclass(frozen=True)
 class InterpretationSettings:
@@ -32,6 +35,11 @@ class InterpretationSettings:
     """With guidance, tokens with p below so many times the largest are left out (the bound of contrastive decoding):
     what is improbable with and without the vector may have any ratio."""
 
+    deep_gain: float = 1.0
+    """What a vector from deep layers is multiplied with at the last placeholder: 1 up to DEEP_FROM of the depth, rising
+    to this at DEEP_TO and beyond. A deep state is turned away from what it says on its way through the layers between
+    unless it is much longer than what they add; a shallow one that is longer only drowns the interpretation prompt."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
         if self.replacing_mode not in tuple(REPLACING_MODES):
@@ -48,6 +56,13 @@ class InterpretationSettings:
             raise ValueError(f"guidance is {self.guidance}: it must be finite and not less than 0 (0: raw argmax)")
         if not 0 <= self.plausibility <= 1:
             raise ValueError(f"plausibility is {self.plausibility}: it must be in [0, 1]")
+        if not 0 < self.deep_gain < math.inf:
+            raise ValueError(f"deep_gain is {self.deep_gain}: it must be finite and greater than 0 (1: no gain)")
+
+    def gain(self, depth: float | None) -> float:
+        """The factor at the last placeholder for a vector from that depth, 0 to 1; None: from no layer."""
+        risen = 0.0 if depth is None else (depth - DEEP_FROM) / (DEEP_TO - DEEP_FROM)
+        return 1 + (self.deep_gain - 1) * min(1.0, max(0.0, risen))
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> InterpretationSettings:
@@ -62,7 +77,8 @@ class InterpretationSettings:
         given = self.overlay_strength if isinstance(self.overlay_strength, tuple) else (self.overlay_strength,)
         strength = ", ".join(f"{number:g}" for number in given)
         guided = "raw argmax" if self.guidance == 0 else f"guidance {self.guidance:g}"
-        return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}, {guided}"
+        gain = f", deep gain {self.deep_gain:g}" if self.deep_gain != 1 else ""
+        return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}{gain}, {guided}"
 
 
 DEFAULTS = InterpretationSettings(guidance=1.0)

@@ -14,6 +14,7 @@ from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AnyMap, map_vectors
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt
+from ..models.families import decoder_layers
 from ..models.forward import input_device
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
@@ -48,7 +49,8 @@ class Interpreter:
     def __call__(self, vectors: torch.Tensor, layer: int) -> list[Said]:
         """Vectors `[n, hidden]` of one source layer → what is said about each."""
         vectors = map_vectors(self.mapping, vectors, layer, vectors.shape[-1])
-        cells = [Cell(vector, self.prompt) for vector in vectors]
+        depth = None if self.mapping is not None else layer / len(decoder_layers(self.model))
+        cells = [Cell(vector, self.prompt, depth=depth) for vector in vectors]
         said = interpret_chunk(self.model, cells, self.settings, batch_size=self.batch_size)
         return [Said(one, interpretation_pieces(self.tokenizer, self.prompt, one.token_ids)) for one in said]
 

@@ -19,7 +19,7 @@ from ..engine.cell import Cell, Interpretation
 from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import map_vectors
-from ..models.families import RESIDUAL, check_hook_point
+from ..models.families import RESIDUAL, check_hook_point, decoder_layers
 from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
@@ -67,13 +67,18 @@ class Job:
             if reading.has(address.token):
                 vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
                 layer = address.layer if self._settings.insert_layer == SAME else None
-                found.append((address, reading, Cell(vector, address.prompt, layer)))
+                found.append((address, reading, Cell(vector, address.prompt, layer, self._depth(address.layer))))
         cells = [cell for _, _, cell in found]
         interpretations = interpret_chunk(self._model, cells, self._settings, batch_size=self.batch_size)
         return [
             self._record(address, reading, interpretation)
             for (address, reading, _), interpretation in zip(found, interpretations)
         ]
+
+    def _depth(self, layer: int) -> float | None:
+        """Relative depth of a source layer; None of mapped vectors, which are as shallow as their insert layer."""
+        source = self._source_model
+        return None if source.mapping is not None else layer / len(decoder_layers(source.model))
 
     def all_records(self) -> Iterator[Record]:
         """Those of every chunk."""

@@ -92,6 +92,12 @@ class RunRequest:
         type=float,
         metavar="X",
     )
+    deep_gain: float = option(
+        "factor of embeddings of deep layers at the last placeholder; 1: none",
+        default=DEFAULTS.deep_gain,
+        type=float,
+        metavar="X",
+    )
     source_model: str | None = option(
         "explain this model's embeddings: it reads the prompts, --model interprets",
         default=None,

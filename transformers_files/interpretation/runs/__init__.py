@@ -1,0 +1,1 @@
+"""Runs over a file of examples: planned, resumable, shared by several processes."""
