@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 
 import pytest
@@ -17,7 +16,6 @@ from transformers.interpretation.measures import (
     Entity,
     Fact,
     Interpreter,
-    QuestionsError,
     Said,
     ScoredCell,
     answer_ranks,
@@ -29,10 +27,7 @@ from transformers.interpretation.measures import (
     lens_shares,
     names,
     next_token_shares,
-    of_half,
     own_layer_shares,
-    read_entities,
-    read_facts,
     recovery,
     score_cells,
     score_faithfulness,
@@ -256,47 +251,6 @@ def test_baselines_have_one_share_per_layer(interpreter):
     assert list(lens) == [0, 2, 4]
     assert all(shares[1].value <= shares[10].value for shares in lens.values())
     assert list(own_layer_shares(interpreter, facts, [0, 2, 4])) == [0, 2]
-
-
-GOOD = {"relation": "r", "prompt": "ab", "paraphrase": "cd", "answer": "x", "half": "tuning"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"half": "third"}, "half"),
-        ({"answer": "ab"}, "says its answer"),
-        ({"prompt": 3}, "prompt is 3"),
-        ({"answer": ""}, "answer"),
-        ({"extra": "y"}, "extra"),
-    ],
-)
-def test_facts_that_cannot_be_used_are_named(tmp_path, change, message):
-    path = tmp_path / "facts.json"
-    path.write_text(json.dumps({"facts": [GOOD, {**GOOD, **change}]}))
-    with pytest.raises(QuestionsError, match=f"item 2.*{message}"):
-        read_facts(path)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"facts": []}', '{"facts": 3}', '{"facts": [3]}'])
-def test_a_file_without_facts_is_an_error(tmp_path, content):
-    path = tmp_path / "facts.json"
-    path.write_text(content)
-    with pytest.raises(QuestionsError, match=r"facts\.json"):
-        read_facts(path)
-
-
-def test_entities_bring_the_words_for_their_kind(tmp_path):
-    path = tmp_path / "entities.json"
-    entity = {"prompt": "Rome", "kind": "city", "half": "tuning"}
-    path.write_text(json.dumps({"kinds": {"city": ["city", "town"]}, "entities": [entity]}))
-    (found,) = read_entities(path)
-    assert found.words == ("city", "town")
-    assert of_half([found], "tuning") == [found]
-    assert of_half([found], "held-out") == []
-    path.write_text(json.dumps({"kinds": {}, "entities": [entity]}))
-    with pytest.raises(QuestionsError, match="city"):
-        read_entities(path)
 
 
 @pytest.mark.parametrize("insert_layers", [(2,), (1, 2)])
