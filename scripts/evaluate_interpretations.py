@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
-from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options
+from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options, settings_names
 from common.program import REFUSED, check_files, fail, run_program
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add_measuring_options(parser)
     add_options(
         parser,
-        *("layers", "interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength"),
-        *("guidance", "plausibility", "mapping"),
-        *("max_new_tokens", "output"),
+        *("layers", "interpretation_prompts", "mapping", "output"),
+        *settings_names(),
         layers={"default": "all"},
         interpretation_prompts=ONE_PROMPT,
         overlay_strength={"type": float, "help": "weight of the embedding"},

@@ -33,6 +33,13 @@ def request_fields() -> dict[str, Field]:
     return {field.name: field for field in fields(RunRequest) if "option" in field.metadata}
 
 
+def settings_names() -> tuple[str, ...]:
+    """The fields of a request that say how vectors are interpreted."""
+    from transformers.interpretation.engine.settings import InterpretationSettings
+
+    return tuple(field.name for field in fields(InterpretationSettings))
+
+
 def add_options(parser: argparse.ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:
     """Options for these fields of a `RunRequest`; changes: other arguments of `add_argument`, by field."""
     known = request_fields()
