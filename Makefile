@@ -1,4 +1,4 @@
-# make demo · make test · make bench — each with TRANSFORMERS=VERSION for another version than the default.
+# make demo · make test · make soak · make bench — each with TRANSFORMERS=VERSION for another version than the default.
 TRANSFORMERS ?= 5.24.0
 TESTED       := 4.34.0 4.41.2 4.48.3 4.57.6 5.0.0 5.23.0 5.24.0
 # Pinned: a range would make pip choose a build of several gigabytes. A GPU user names their own build here.
@@ -10,7 +10,7 @@ CONSTRAINTS := constraints/$(TRANSFORMERS).txt
 RUN         := $(ENV)/bin/python
 PIP         := $(RUN) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-quick test-matrix test-newest bench lint patch restore clean
+.PHONY: demo test test-quick test-matrix test-newest soak bench lint patch restore clean
 .DELETE_ON_ERROR:
 
 demo: patch
@@ -39,6 +39,10 @@ test-newest:
 
 test-matrix:
 	@for version in $(TESTED); do echo "== transformers $$version"; $(MAKE) test TRANSFORMERS=$$version || exit 1; done
+
+# Ten minutes, or as many SECONDS as are given, of threads, kills, full disks and changing dates at random.
+soak: $(ENV)/.tests-installed patch
+	OMP_NUM_THREADS=1 $(RUN) -W ignore tests/soak.py $(SECONDS)
 
 bench: patch
 	$(RUN) scripts/benchmark.py
