@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from .families import MLP_INPUT, RESIDUAL, check_hook_point, decoder_layers, hook_point_module
+from .families import MLP_INPUT, RESIDUAL, UnsupportedModelError, check_hook_point, decoder_layers, hook_point_module
 from .layer_inputs import check_layer_inputs, check_runs_once, text_model
 from .thread_hooks import input_hook, output_hook
 
@@ -70,6 +70,11 @@ def capture(
     missing = sorted(set(wanted) - states.keys())
     if missing:
         raise RuntimeError(f"the hidden states of layers {missing} were not seen: is the decoder itself compiled?")
+    sizes = {layer: states[layer].shape[-1] for layer in wanted}
+    if len(set(sizes.values())) > 1:
+        raise UnsupportedModelError(
+            f"hidden states of different sizes (layer: size): {sizes}; ask for those of one size at a time"
+        )
     return torch.stack([states[layer] for layer in wanted])
 
 

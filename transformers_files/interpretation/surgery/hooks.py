@@ -160,7 +160,7 @@ class _Operation:
         """After the decoder: the recorded hidden states become those that the layers saw."""
         if not self.active() or not self.replaced:
             return output
-        if isinstance(output, tuple):
+        if type(output) is tuple:  # one with names keeps them
             output = tuple(self.corrected(part) for part in output)
         elif isinstance(recorded := getattr(output, "hidden_states", None), tuple):
             output["hidden_states"] = self.corrected(recorded)
