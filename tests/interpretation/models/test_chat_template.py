@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from datetime import datetime
 
 import pytest
@@ -121,6 +122,16 @@ def test_an_end_of_sequence_that_the_tokenizer_appends_is_left_off_and_told():
     with pytest.warns(UserWarning, match="ends every text"):
         prompt = BUILT_IN["describe"].build(tokenizer)
     assert prompt.input_ids == (1, *BUILT_IN["describe"].build(plain).input_ids)
+
+
+def test_it_is_told_once():
+    tokenizer = ends_with_eos()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        encode_prompt(tokenizer, "Hello", raw=True)
+        BUILT_IN["describe"].build(tokenizer)
+        selfie.InterpretationPrompt(tokenizer, ("ab", 0))
+    assert len(told) == 1
 
 
 @pytest.mark.filterwarnings("ignore:the tokenizer ends every text")

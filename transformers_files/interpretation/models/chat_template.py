@@ -85,7 +85,8 @@ def appended_tokens(tokenizer: Tokenizer) -> int:
         if whole[start:end] == plain:
             if whole[end:]:
                 ends = " ".join(tokenizer.convert_ids_to_tokens(list(whole[end:])))
-                warnings.warn(f"the tokenizer ends every text with {ends}; prompts go without it", stacklevel=2)
+                # At this place, whoever asks: so Python shows it once.
+                warnings.warn(f"the tokenizer ends every text with {ends}; prompts go without it", stacklevel=1)
             return len(whole) - end
     return 0
 
