@@ -12,6 +12,7 @@ do not: they read the whole prompt in every row, or the whole text in every step
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ from .text_so_far import TextSoFar
 _FLOAT32_TOLERANCE, _TOLERANCE = 5e-3, 0.25
 """Of the logits' standard deviation: far above rounding, far below what a lost beginning makes of them."""
 
+_ASKED: weakref.WeakKeyDictionary[nn.Module, dict[tuple[tuple[int, ...], int], tuple[bool, bool]]]
+_ASKED = weakref.WeakKeyDictionary()
+"""A model is asked once about each prompt: what it answers hangs on its kind alone, and a run has many chunks."""
+
 
 @torch.no_grad()
 def read_beginning(model: nn.Module, input_ids: Sequence[int], first: int) -> Any:
@@ -37,16 +42,27 @@ def read_beginning(model: nn.Module, input_ids: Sequence[int], first: int) -> An
     empty = empty_cache(model)
     if isinstance(empty, TextSoFar):
         return empty.grown_to(beginning)
-    expected = _tried(lambda: _alone(model, ids))
-    if expected is None or not _same(_tried(lambda: _as_second_row(model, ids)), expected):
+    allowed = _ASKED.setdefault(model, {})
+    if (tuple(input_ids), first) not in allowed:
+        allowed[tuple(input_ids), first] = _allows(model, ids, first)
+    by_rows, in_parts = allowed[tuple(input_ids), first]
+    if not by_rows:
         _warn(model, "its cache cannot be taken apart by rows: the whole text is read again for every token")
         return TextSoFar(beginning, model_caches=False)
     if not first:
         return None
-    if not _same(_tried(lambda: _in_parts(model, ids, first)), expected):
+    if not in_parts:
         _warn(model, "the beginning of a prompt cannot be read on its own: each row reads all of it")
         return TextSoFar(beginning)
     return next_logits(model, beginning, empty_cache(model))[1]
+
+
+def _allows(model: nn.Module, ids: Tensor, first: int) -> tuple[bool, bool]:
+    """Whether the model's cache can be taken apart by rows, and whether the beginning can be read on its own, too."""
+    expected = _tried(lambda: _alone(model, ids))
+    if expected is None or not _same(_tried(lambda: _as_second_row(model, ids)), expected):
+        return False, False
+    return True, bool(first) and _same(_tried(lambda: _in_parts(model, ids, first)), expected)
 
 
 def _alone(model: nn.Module, ids: Tensor) -> Tensor:
