@@ -50,9 +50,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.errors.problems import ProblemsError
     from transformers.interpretation.report import sweep_figure
 
-    figure = arguments.figure or arguments.output.with_suffix(".png")
     inputs = {"the examples": arguments.examples, "the interpretation prompt": Path(arguments.interpretation_prompt)}
     try:
+        figure = arguments.figure or arguments.output.with_suffix(".png")
         existing = [path for path in (arguments.output, figure) if path.exists()]
         if existing:
             raise ProblemsError([f"{path} exists; name another file or move it away" for path in existing])

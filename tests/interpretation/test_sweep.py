@@ -96,6 +96,9 @@ def test_the_script_writes_a_table_and_a_heatmap(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert script.main(options) == 2
     assert "sweep.csv exists; name another file or move it away" in capsys.readouterr().err
+    assert script.main([*options, "--output", ""]) == 2
+    assert script.main([*options, "--output", "a.csv", "--figure", "A.csv"]) == 2
+    assert "the figure A.csv would be written over the table, a.csv" in capsys.readouterr().err
     assert script.main([*options, "--output", "other.csv", "--insert-layers", "9"]) == 2
     assert "insert_layers: 9 is out of range" in capsys.readouterr().err
     assert report(["sweep.csv", "--sweep-figure", "again.svg"]) == 0
