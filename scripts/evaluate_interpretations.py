@@ -1,13 +1,14 @@
-"""How accurate a model's interpretations are, layer by layer: five measures, with the logit lens and controls.
+"""How accurate a model's interpretations are, layer by layer: six measures, with lenses and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Measures, all by default: answer recovery, whether the interpretations that are trusted most are right, the next token
-under an identity prompt, the kind of entities, and whether words of high relevancy come back when a paraphrase is
-interpreted. Writes a JSON file and, with matplotlib, figures; prints tables. The JSON file also calibrates trust on
-your model: python -m transformers.interpretation.report FILE.csv --calibration evaluation.json. Intervals are 95 %
-bootstrap intervals over facts or entities.
+Measures, all but the last by default: answer recovery, whether the interpretations that are trusted most are right, the
+next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a paraphrase
+is interpreted; and privileged, whether the vector is read or the text (a copy of the model learns about invented
+persons, which takes minutes and the package peft). Writes a JSON file and, with matplotlib, figures; prints tables. The
+JSON file also calibrates trust on your model: python -m transformers.interpretation.report FILE.csv --calibration
+evaluation.json. Intervals are 95 % bootstrap intervals over facts, entities or persons.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.evaluation_privileged import facts_section, persons_sections
 from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
 from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options, settings_names
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 DEPTHS = (0.5, 0.65, 0.8)
 """Recovery at any layer is reported up to these depths: deeper, the answer can be decoded from the output layer."""
-MEASURES = ("recovery", "trust", "identity", "entities", "faithfulness")
+USUAL = ("recovery", "trust", "identity", "entities", "faithfulness")
+MEASURES = (*USUAL, "privileged")
 COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
 """Shares of the interpretations, those that are trusted most."""
 
@@ -60,9 +63,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     half = "of the facts and entities (default: held-out)"
     add("--half", default="held-out", choices=("tuning", "held-out"), help=half)
-    add("--measures", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=f"of: {', '.join(MEASURES)}")
+    names = f"of: {', '.join(MEASURES)} (default: all but privileged, which fine-tunes a copy of the model)"
+    add("--measures", nargs="+", choices=MEASURES, default=USUAL, metavar="NAME", help=names)
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
     add("--lens", nargs="+", type=Path, default=[], metavar="FILE", help="fit_lens.py's, next to the logit lens")
+    persons = "the invented persons of privileged (default: the project's)"
+    add("--persons", type=Path, default=EXAMPLES / "persons.json", metavar="FILE.json", help=persons)
+    add("--epochs", type=int, default=20, metavar="N", help="of learning about the persons (default: 20)")
     add("--figure", type=Path, metavar="FILE.png", help="default: next to the output, if there is matplotlib")
     return parse_options(parser, argv)
 
@@ -71,11 +78,20 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Check, load, measure, report."""
     from transformers.interpretation.engine.settings import InterpretationSettings
     from transformers.interpretation.mapping.checkpoint import MapsFile
-    from transformers.interpretation.measures import Interpreter, of_half, read_entities, read_facts
+    from transformers.interpretation.measures import (
+        Interpreter,
+        LearningSettings,
+        check_peft,
+        of_half,
+        read_entities,
+        read_facts,
+        read_persons,
+    )
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
 
     inputs = {"the facts": arguments.facts, "the entities": arguments.entities, "the maps": arguments.mapping}
+    inputs |= {"the persons": arguments.persons} | {f"the lens {path}": path for path in arguments.lens}
     inputs["the interpretation prompt"] = Path(arguments.interpretation_prompt)
     try:
         check_files({"the evaluation": arguments.output} | figures(arguments), inputs)
@@ -84,6 +100,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         entities = (
             of_half(read_entities(arguments.entities), arguments.half) if "entities" in arguments.measures else []
         )
+        learning, persons = LearningSettings(arguments.epochs), []
+        if "privileged" in arguments.measures:
+            check_peft()
+            persons = read_persons(arguments.persons)
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         settings = InterpretationSettings.of(vars(arguments))
         maps = None if arguments.mapping is None else MapsFile.read(arguments.mapping)
@@ -111,6 +131,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "lenses": [str(path) for path in arguments.lens],
         **measure(arguments.measures, interpreter, facts, tuning, entities, layers, loaded, lenses),
     }
+    if "privileged" in arguments.measures:
+        up_to = depths(layers, loaded.n_layers)
+        measured |= persons_sections(interpreter, persons, arguments.half, layers, up_to, learning)
     measured["seconds"] = round(time.monotonic() - began, 1)
     print("\n\n".join(tables(measured)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +164,7 @@ def measure(
 
     model, tokenizer = interpreter.model, interpreter.tokenizer
     measured: dict[str, Any] = {}
-    if {"recovery", "trust", "faithfulness"} & set(wanted):
+    if {"recovery", "trust", "faithfulness", "privileged"} & set(wanted):
         known = known_facts(model, tokenizer, facts)
         measured |= {"facts": len(facts), "known facts": len(known)}
         print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
@@ -174,7 +197,16 @@ def measure(
     if "faithfulness" in wanted:
         returns = score_faithfulness(interpreter, known, layers)
         measured["faithfulness of relevancy"] = {"layers": {layer: returns_of(one) for layer, one in returns.items()}}
+    if "privileged" in wanted:
+        up_to = depths(layers, loaded.n_layers)
+        measured["privileged, known facts"] = facts_section(interpreter, known, layers, up_to)
     return measured
+
+
+def depths(layers: Sequence[int], n_layers: int) -> dict[str, list[int]]:
+    """Label of a depth → the layers up to it; where there are none it is left out."""
+    up_to = {f"≤ {depth:.0%}": [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
+    return {label: at for label, at in up_to.items() if at}
 
 
 def answer_recovery(
@@ -192,14 +224,13 @@ def answer_recovery(
     model, tokenizer = interpreter.model, interpreter.tokenizer
     ranks = {kind: answer_ranks(model, tokenizer, known, layers, maps) for kind, maps in read.items()}
     own = own_layer_shares(interpreter, known, layers)
-    up_to = {depth: [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
 
     def shares(at: Sequence[int]) -> dict[str, Any]:
         return {**as_json(share_named(cells, at)), **lens_columns(ranks, at)}
 
     return {
         "interpretations per reported one": 1,
-        "any layer": {f"≤ {depth:.0%}": shares(up_to[depth]) for depth in DEPTHS if up_to[depth]},
+        "any layer": {label: shares(at) for label, at in depths(layers, n_layers).items()},
         "layers": {
             layer: {**shares([layer]), **({"own layer": as_json(own[layer])} if layer in own else {})}
             for layer in layers

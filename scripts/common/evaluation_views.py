@@ -27,6 +27,10 @@ SECTIONS = {
         for relevancy in ("high", "low")
         for name in ("with paraphrase", "with other", "difference")
     ),
+    **{
+        f"privileged, {what}": ("net", "named", "by other", "by shuffled")
+        for what in ("known facts", "persons' names", "persons' sentences")
+    },
 }
 """Measure → its columns in the table; those that nothing stands in are left out."""
 
@@ -39,8 +43,14 @@ def tables(measured: dict[str, Any]) -> list[str]:
         for title, columns in SECTIONS.items()
         if title in measured
     ]
-    return by_layer + (
-        [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
+    trust = [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
+    return by_layer + trust + ([_learned(measured["invented persons"])] if "invented persons" in measured else [])
+
+
+def _learned(persons: dict[str, Any]) -> str:
+    return (
+        f"{persons['attributes']} attributes of invented persons: {persons['learned']:.0%} learned by the tuned copy, "
+        f"{persons['completed by the untouched model']:.0%} completed by the untouched model"
     )
 
 
@@ -61,6 +71,7 @@ def _trust_table(section: dict[str, Any], how: str) -> str:
 
 def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
     rows = [*section["layers"].items(), *section.get("any layer", {}).items()]
+    rows += [("text only", section["text only"])] if "text only" in section else []
     columns = [name for name in columns if any(name in shares for _, shares in rows)]
     width = max([19, *(len(name) + 2 for name in columns)])
     lines = [title, f"{'layer':>9}" + "".join(f"{name:>{width}}" for name in columns)]

@@ -105,6 +105,36 @@ def test_trust_is_calibrated_on_the_tuning_half_alone(folder, tmp_path, capsys):
     assert "no trust" in capsys.readouterr().err
 
 
+def test_privileged_information_beside_the_text_and_shuffled_vectors(folder, tmp_path, capsys):
+    output = tmp_path / "evaluation.json"
+    phrases = {"city": "lives in {}", "pet": "has a {}"}
+    people = [("Al Bo", "Rome", "cat"), ("Cy Di", "Oslo", "dog"), ("Ed Fa", "Lima", "cow"), ("Gi Ha", "Bonn", "pig")]
+    persons = [
+        {"name": name, "half": half, "city": city, "pet": pet}
+        for (name, city, pet), half in zip(people, ("tuning", "held-out") * 2)
+    ]
+    write_json(tmp_path / "persons.json", {"phrases": phrases, "persons": persons})
+    given = ["--measures", "privileged", "--persons", str(tmp_path / "persons.json"), "--epochs"]
+    assert main(arguments(folder, output, *given, "200")) == 0
+    measured = json.loads(output.read_text())
+    assert measured["invented persons"]["attributes"] == 4
+    assert measured["invented persons"]["learned"] >= 0.5
+    assert measured["invented persons"]["completed by the untouched model"] == 0
+    out = capsys.readouterr().out
+    for what, units in (("known facts", measured["known facts"]), ("persons' names", 2), ("persons' sentences", 2)):
+        section = measured[f"privileged, {what}"]
+        assert list(section["layers"]) == ["0", "2", "4", "6"]
+        assert list(section["any layer"]) == ["≤ 50%", "≤ 65%", "≤ 80%"]
+        assert section["layers"]["2"].keys() == {"net", "named", "by other", "by shuffled"}
+        assert section["text only"]["net"]["n"] == units
+        assert f"privileged, {what}, held-out half" in out
+    assert "text only" in out and "learned by the tuned copy" in out
+    assert main(arguments(folder, output, *given, "1")) == 0
+    assert "learned too little" in capsys.readouterr().err
+    assert main(arguments(folder, output, *given, "0")) == 2
+    assert "at least one epoch" in capsys.readouterr().err
+
+
 def test_single_measures(folder, tmp_path, capsys):
     output = tmp_path / "evaluation.json"
     assert main(arguments(folder, output, "--measures", "entities")) == 0

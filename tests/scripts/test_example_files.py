@@ -18,7 +18,7 @@ from transformers.interpretation.prompts.examples import read_examples
 from transformers.interpretation.prompts.interpretation_prompt import encode_prompt, find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
-DATA = ("facts.json", "entities.json")
+DATA = ("facts.json", "entities.json", "persons.json")
 PROMPTS = sorted(path.name for path in FOLDER.glob("*.json") if path.name not in DATA)
 
 
@@ -91,3 +91,19 @@ def test_facts_and_entities_are_enough_and_halved():
         for name in {item[group] for item in items}:
             assert abs(halves[name, "tuning"] - halves[name, "held-out"]) <= 1
     assert not [fact for fact in facts if names(fact["answer"], fact["prompt"])]
+
+
+def test_invented_persons_are_enough_halved_and_of_balanced_values():
+    """No value may be guessed, and none is told by a name."""
+    content = json.loads((FOLDER / "persons.json").read_text(encoding="utf-8"))
+    persons, attributes = content["persons"], list(content["phrases"])
+    assert len(persons) >= 40 and len(attributes) >= 4
+    words = [word for person in persons for word in person["name"].split()]
+    assert len(set(words)) == len(words)
+    for half in ("tuning", "held-out"):
+        some = [person for person in persons if person["half"] == half]
+        assert len(some) == len(persons) / 2
+        for attribute in attributes:
+            assert set(Counter(person[attribute] for person in some).values()) == {3}
+    values = {person[attribute].casefold() for person in persons for attribute in attributes}
+    assert values.isdisjoint(word.casefold() for word in words)

@@ -159,7 +159,7 @@ def test_known_facts_are_those_whose_continuation_begins_with_the_answer(model):
         for prompt in prompts
     ]
     ids = [TOKENIZER.encode(prompt) for prompt in prompts]
-    assert [TOKENIZER.decode(row, skip_special_tokens=True) for row in recovery._continuations(model, ids)] == texts
+    assert [TOKENIZER.decode(row, skip_special_tokens=True) for row in recovery.continuations(model, ids)] == texts
     facts = [fact(prompt, text.split()[0]) for prompt, text in zip(prompts, texts) if text.split()]
     assert len(facts) >= 2
     assert known_facts(model, TOKENIZER, [*facts, fact("Hi", "never")]) == facts

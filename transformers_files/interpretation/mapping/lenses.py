@@ -33,7 +33,7 @@ KINDS = (TUNED, JACOBIAN)
 JACOBIAN_SKIPPED = 16
 """Positions at a text's beginning that the Jacobian lens leaves out."""
 ROWS = 8
-"""Texts that are differentiated at once."""
+"""Texts that are read at once."""
 READ_AT_ONCE = 64
 """Rows of logits that are held at once."""
 PROBED = 64
@@ -119,7 +119,7 @@ class TunedLensSettings:
 
 def fit_tuned_lens(
     model: nn.Module,
-    texts: Sequence[Tensor],
+    texts: Tensor,
     layers: Sequence[int],
     settings: TunedLensSettings | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -129,7 +129,7 @@ def fit_tuned_lens(
 
     Args:
         model: in evaluation mode; its weights stay as they are.
-        texts: token ids, each `[rows, tokens]`; the first positions of each are left out.
+        texts: token ids `[n, tokens]`; the first positions of each are left out.
         layers: decoder layers, whose inputs are read.
         on_step: called with the step and its loss, in nats, averaged over layers.
     """
@@ -159,7 +159,7 @@ def fit_tuned_lens(
 
 def fit_jacobian_lens(
     model: nn.Module,
-    texts: Sequence[Tensor],
+    texts: Tensor,
     layers: Sequence[int],
     on_row: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Lens:
@@ -174,16 +174,15 @@ def fit_jacobian_lens(
         on_row: called with the number of backward passes done, and of all.
     """
     layers = sorted(set(layers))
-    pieces = [piece for text in texts for piece in text.split(ROWS)]
+    valid = slice(JACOBIAN_SKIPPED, texts.shape[1] - 1)
+    positions = valid.stop - valid.start
+    if positions < 1:
+        raise MappingError(f"texts of {texts.shape[1]} tokens: a Jacobian lens needs {JACOBIAN_SKIPPED + 2}")
+    pieces = texts.split(ROWS)
     hidden = model.get_input_embeddings().embedding_dim
-    sums, weight = {layer: torch.zeros(hidden, hidden) for layer in layers}, 0
+    sums = {layer: torch.zeros(hidden, hidden) for layer in layers}
     with frozen(model), torch.enable_grad():
         for number, ids in enumerate(pieces):
-            valid = slice(JACOBIAN_SKIPPED, ids.shape[1] - 1)
-            positions = len(range(*valid.indices(ids.shape[1]))) * len(ids)
-            if not positions:
-                raise MappingError(f"texts of {ids.shape[1]} tokens: a Jacobian lens needs {JACOBIAN_SKIPPED + 2}")
-            weight += positions
             states = _run(model, ids, layers)
             final = states.pop(len(decoder_layers(model)))
             for row in range(hidden):
@@ -193,14 +192,12 @@ def fit_jacobian_lens(
                 for layer, gradient in zip(layers, gradients):
                     sums[layer][row] += gradient[:, valid].float().sum((0, 1)).cpu()
                 on_row(number * hidden + row + 1, len(pieces) * hidden)
-    maps = {layer: AffineMap(total.T / weight, torch.zeros(hidden)) for layer, total in sums.items()}
+    maps = {layer: AffineMap(total.T / (positions * len(texts)), torch.zeros(hidden)) for layer, total in sums.items()}
     return Lens(JACOBIAN, maps, _probe(model))
 
 
 @torch.no_grad()
-def lens_losses(
-    model: nn.Module, texts: Sequence[Tensor], maps: Mapping[int, AffineMap]
-) -> dict[int, tuple[float, float]]:
+def lens_losses(model: nn.Module, texts: Tensor, maps: Mapping[int, AffineMap]) -> dict[int, tuple[float, float]]:
     """Layer → KL(model ‖ logit lens) and KL(model ‖ lens) on texts, in nats, averaged over positions."""
     states = _states(model, texts, list(maps))
     final = states[len(decoder_layers(model))]
@@ -225,10 +222,10 @@ def _divergence(own: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _states(model: nn.Module, texts: Sequence[Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
+def _states(model: nn.Module, texts: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
     """Inputs of these layers and the output of the last, `[n, hidden]` on the CPU, the first positions left out."""
     seen: dict[int, list[Tensor]] = {}
-    for ids in texts:
+    for ids in texts.split(ROWS):
         for layer, states in _run(model, ids, layers).items():
             seen.setdefault(layer, []).append(states[:, SKIPPED:].flatten(0, 1).cpu())
     return {layer: torch.cat(parts) for layer, parts in seen.items()}

@@ -94,13 +94,14 @@ def sample_own_text(
 
 
 @torch.no_grad()
-def sample_texts(model: nn.Module, tokenizer: Tokenizer, settings: OwnTextSettings) -> list[Tensor]:
-    """The texts themselves: token ids `[rows, text_tokens]`, openings included; the same on every call."""
+def sample_texts(model: nn.Module, tokenizer: Tokenizer, settings: OwnTextSettings) -> Tensor:
+    """The texts themselves: token ids `[n, text_tokens]`, openings included; the same on every call."""
     generator = torch.Generator().manual_seed(0)
-    return [
+    texts = [
         torch.cat([torch.tensor(rows), *(step for _, step in _said_next(model, rows, settings, generator))], 1)
         for rows in _batches(tokenizer, settings)
     ]
+    return torch.cat(texts)
 
 
 def _said_next(

@@ -16,6 +16,8 @@ from .entities import KindShares, names_kind, score_kinds
 from .faithfulness import Faithfulness, Returns, score_faithfulness
 from .identity import NextToken, next_token_shares
 from .interpreter import Interpreter, Said, last_token_states
+from .persons import LearningSettings, Person, check_peft, learn_persons, read_persons
+from .privileged import Answers, PrivilegedShares, read_answers, read_text
 from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
 from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
 from .search import Candidate, Search, Trial
@@ -24,6 +26,7 @@ from .trust import Step, calibrate, precision_at, separation, steps
 
 __all__ = [
     "HALVES",
+    "Answers",
     "Candidate",
     "Entity",
     "Estimate",
@@ -31,7 +34,10 @@ __all__ = [
     "Faithfulness",
     "Interpreter",
     "KindShares",
+    "LearningSettings",
     "NextToken",
+    "Person",
+    "PrivilegedShares",
     "QuestionsError",
     "Returns",
     "Said",
@@ -42,9 +48,11 @@ __all__ = [
     "Trial",
     "answer_ranks",
     "calibrate",
+    "check_peft",
     "estimate",
     "known_facts",
     "last_token_states",
+    "learn_persons",
     "lens_ranks",
     "lens_shares",
     "names",
@@ -53,8 +61,11 @@ __all__ = [
     "of_half",
     "own_layer_shares",
     "precision_at",
+    "read_answers",
     "read_entities",
     "read_facts",
+    "read_persons",
+    "read_text",
     "score_cells",
     "score_faithfulness",
     "score_kinds",

@@ -64,15 +64,15 @@ def names(answer: str, text: str) -> bool:
 
 def read_facts(path: str | Path) -> list[Fact]:
     """The facts of a JSON file, in its order. Raises QuestionsError."""
-    content = _read(Path(path), facts=list)
-    return _items(Path(path), content["facts"], lambda item: Fact(**item))
+    content = read_object(Path(path), facts=list)
+    return items_of(Path(path), content["facts"], lambda item: Fact(**item))
 
 
 def read_entities(path: str | Path) -> list[Entity]:
     """The entities of a JSON file, in its order, each with the words for its kind. Raises QuestionsError."""
-    content = _read(Path(path), entities=list, kinds=dict)
+    content = read_object(Path(path), entities=list, kinds=dict)
     kinds = content["kinds"]
-    return _items(Path(path), content["entities"], lambda item: Entity(**item, words=tuple(kinds[item["kind"]])))
+    return items_of(Path(path), content["entities"], lambda item: Entity(**item, words=tuple(kinds[item["kind"]])))
 
 
 def of_half(items: Sequence[Item], half: str) -> list[Item]:
@@ -82,7 +82,7 @@ def of_half(items: Sequence[Item], half: str) -> list[Item]:
     return [item for item in items if item.half == half]
 
 
-def _read(path: Path, **types: type) -> dict[str, Any]:
+def read_object(path: Path, **types: type) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -98,7 +98,7 @@ def _read(path: Path, **types: type) -> dict[str, Any]:
     return content
 
 
-def _items(path: Path, given: Sequence[dict[str, Any]], make: Callable[[dict[str, Any]], Item]) -> list[Item]:
+def items_of(path: Path, given: Sequence[dict[str, Any]], make: Callable[[dict[str, Any]], Item]) -> list[Item]:
     items, problems = [], []
     for number, item in enumerate(given, start=1):
         try:

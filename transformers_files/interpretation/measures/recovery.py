@@ -82,7 +82,7 @@ def known_facts(model: nn.Module, tokenizer: Tokenizer, facts: Sequence[Fact]) -
     the last token's state is about to say is another word.
     """
     ids = [encode_prompt(tokenizer, fact.prompt, raw=True) for fact in facts]
-    texts = [text_of(tokenizer, output) for output in _continuations(model, ids)]
+    texts = [text_of(tokenizer, output) for output in continuations(model, ids)]
     return [fact for fact, text in zip(facts, texts) if _begins(fact.answer, text)]
 
 
@@ -91,15 +91,17 @@ def _begins(answer: str, text: str) -> bool:
 
 
 @torch.no_grad()
-def _continuations(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """COMPLETION_TOKENS tokens after each prompt, or fewer up to an end of sequence; equal lengths in one batch."""
+def continuations(
+    model: nn.Module, prompts: Sequence[Sequence[int]], tokens: int = COMPLETION_TOKENS
+) -> list[list[int]]:
+    """What follows each prompt by raw argmax, up to an end of sequence at most; equal lengths in one batch."""
     ends = end_of_sequence_ids(model)
     outputs: dict[int, list[int]] = {}
     for length in {len(prompt) for prompt in prompts}:
         numbers = [number for number, prompt in enumerate(prompts) if len(prompt) == length]
         step, cache = torch.tensor([list(prompts[number]) for number in numbers]), empty_cache(model)
         steps = []
-        for _ in range(COMPLETION_TOKENS):
+        for _ in range(tokens):
             logits, cache = next_logits(model, step.to(input_device(model)), cache)
             step = logits.argmax(-1, keepdim=True)
             steps.append(step)
