@@ -81,7 +81,7 @@ class InterpretationSettings:
         return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}{gain}, {guided}"
 
 
-DEFAULTS = InterpretationSettings(guidance=1.0)
+DEFAULTS = InterpretationSettings(insert_layer=2, guidance=0.5, deep_gain=4.0)
 """How `interpret`, the programs and the notebook interpret unless asked otherwise; chosen by measurement, which
 scripts/README.md reports. `InterpretationSettings()` itself is the plain definition: raw argmax."""
 DEFAULT_PROMPT = "describe"

@@ -185,10 +185,23 @@ def _five_placeholders(name: str, request: str, reply: str) -> InterpretationPro
 
 
 _DESCRIPTIONS = (
+    "Peru: a country in South America\n"
+    "harp: a musical instrument with many strings\n"
+    "Marie Curie: a Polish scientist\n"
+    "butter: a food made from milk\n"
+    "Lisbon: a city on the coast of Portugal\n"
+    "tennis: a sport played with rackets\n"
+    "Nokia: a Finnish phone company\n"
+    "otter: an animal that lives in rivers\n "
+)
+"""Things of many kinds, so that no kind is what the prompt says by itself; chosen with the default settings."""
+
+_THREE_DESCRIPTIONS = (
     "Syria: a country in the Middle East\n"
     "Leonardo DiCaprio: an American actor\n"
     "Samsung: a South Korean electronics company\n "
 )
+"""After Patchscopes (Ghandeharioun and others 2024)."""
 
 BUILT_IN: dict[str, InterpretationPromptSpec] = {
     spec.name: spec
@@ -197,8 +210,8 @@ BUILT_IN: dict[str, InterpretationPromptSpec] = {
         _five_placeholders("repeat", "", "Sure, I will repeat your message:"),
         _five_placeholders("object", "", "Sure, I will name the object:"),
         _five_placeholders("object_in_message", "", "Sure, the object in your message is"),
-        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0, 0), stop="\n"),
-        InterpretationPromptSpec("describe_once", sequence=(_DESCRIPTIONS, 0), stop="\n"),
+        InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0), stop="\n"),
+        InterpretationPromptSpec("describe_once", sequence=(_THREE_DESCRIPTIONS, 0), stop="\n"),
     )
 }
 """The interpretation prompts that are known by name."""
