@@ -309,7 +309,12 @@ def in_a_process(class_name: str) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os.close(readable)
-        with torch.no_grad(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        with (
+            torch.no_grad(),
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+            contextlib.redirect_stdout(nowhere),
+        ):
             record = examine(class_name)
         os.write(writable, json.dumps(record).encode())
         os._exit(0)

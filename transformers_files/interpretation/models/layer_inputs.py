@@ -108,11 +108,12 @@ def _ask(model: nn.Module) -> _Probe | None:
     weight = model.get_input_embeddings().weight
     device = torch.device("cpu") if weight.device.type == "meta" else weight.device
     ids = torch.arange(_COLUMNS, device=device).expand(_ROWS, -1)
+    layers, runner = decoder_layers(model), text_model(model)  # a model without them is refused
     try:
         with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad():
-            for layer, module in enumerate(decoder_layers(model)):
+            for layer, module in enumerate(layers):
                 hooks.enter_context(input_hook(module, functools.partial(note, layer)))
-            text_model(model)(input_ids=ids, use_cache=False, return_dict=True)
+            runner(input_ids=ids, use_cache=False, return_dict=True)
     except Exception:  # whatever its own code raises for so short a text: then the passes themselves will tell
         return None
     return _Probe(shapes, runs)
