@@ -69,7 +69,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--lens", nargs="+", type=Path, default=[], metavar="FILE", help="fit_lens.py's, next to the logit lens")
     persons = "the invented persons of privileged (default: the project's)"
     add("--persons", type=Path, default=EXAMPLES / "persons.json", metavar="FILE.json", help=persons)
-    add("--epochs", type=int, default=20, metavar="N", help="of learning about the persons (default: 20)")
+    add("--epochs", type=int, default=40, metavar="N", help="of learning about the persons (default: 40)")
     add("--figure", type=Path, metavar="FILE.png", help="default: next to the output, if there is matplotlib")
     return parse_options(parser, argv)
 

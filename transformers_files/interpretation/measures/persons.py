@@ -77,7 +77,7 @@ def read_persons(path: str | Path) -> list[Person]:
 class LearningSettings:
     """How persons are learned: LoRA (Hu and others 2021, arXiv:2106.09685) at every linear layer, by peft."""
 
-    epochs: int = 20
+    epochs: int = 40
     batch_size: int = 8
     learning_rate: float = 0.002
     rank: int = 16
