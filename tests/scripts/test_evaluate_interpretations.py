@@ -46,6 +46,7 @@ def arguments(folder, output, *more):
         "--output": output,
         "--layers": "0,2,4,6",
         "--max-new-tokens": 3,
+        "--insert-layer": 1,
         "--dtype": "float32",
     }
     return [str(word) for pair in options.items() for word in pair] + list(more)

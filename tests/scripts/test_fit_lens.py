@@ -53,7 +53,15 @@ def test_lenses_are_columns_beside_the_logit_lens(folder, capsys):
         given = ["--model", str(folder), *SHORT, "--steps", "1", "--layers", "2,4", "--output", str(folder / kind)]
         assert main([kind, *given]) == 0
     common = ["--model", str(folder), "--facts", str(folder / "facts.json"), "--layers", "2,3,6", "--dtype", "float32"]
-    common += ["--interpretation-prompt", str(folder / "prompt.json"), "--measures", "recovery", "--lens"]
+    common += [
+        "--interpretation-prompt",
+        str(folder / "prompt.json"),
+        "--measures",
+        "recovery",
+        "--insert-layer",
+        "1",
+        "--lens",
+    ]
     output = folder / "evaluation.json"
     lenses = [str(folder / "tuned"), str(folder / "jacobian")]
     assert evaluate_interpretations.main([*common, *lenses, "--output", str(output), "--max-new-tokens", "3"]) == 0
@@ -73,7 +81,17 @@ def test_lenses_are_columns_beside_the_logit_lens(folder, capsys):
 
 def test_maps_that_are_no_lens_of_this_model_are_refused(folder, capsys):
     save_maps({2: AffineMap(torch.zeros(32, 32), torch.zeros(32))}, folder / "maps.safetensors")
-    common = ["--model", str(folder), "--measures", "entities", "--output", str(folder / "evaluation.json"), "--lens"]
+    common = [
+        "--model",
+        str(folder),
+        "--measures",
+        "entities",
+        "--insert-layer",
+        "1",
+        "--output",
+        str(folder / "evaluation.json"),
+        "--lens",
+    ]
     assert evaluate_interpretations.main([*common, str(folder / "maps.safetensors")]) == 2
     assert "is no lens" in capsys.readouterr().err
 
