@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ..engine.settings import InterpretationSettings
 from ..mapping.affine import VectorMap
 from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
@@ -121,7 +122,7 @@ def own_layer_shares(interpreter: Interpreter, facts: Sequence[Fact], layers: Se
     prompt = BARE.build(tokenizer)
     shares = {}
     for column, layer in enumerate(inside):
-        settings = replace(interpreter.settings, insert_layer=layer, replacing_mode="normalized", overlay_strength=1.0)
+        settings = InterpretationSettings(insert_layer=layer, max_new_tokens=interpreter.settings.max_new_tokens)
         said = replace(interpreter, prompt=prompt, settings=settings, mapping=None)(states[:, column], layer)
         shares[layer] = estimate([names(fact.answer, one.text) for fact, one in zip(facts, said)])
     return shares
