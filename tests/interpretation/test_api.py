@@ -15,7 +15,9 @@ from transformers.interpretation import InterpretationPrompt, InterpretationProm
 TOKENIZER = tiny_tokenizer()
 SPEC = InterpretationPromptSpec("short", text="ab: _ _ is")
 OTHER = InterpretationPromptSpec("other", text="_ means")
-OPTIONS = {"max_new_tokens": 4, "batch_size": 5, "guidance": 0}
+VECTOR_OPTIONS = {"max_new_tokens": 4, "batch_size": 5, "insert_layer": 1, "guidance": 0}
+OPTIONS = {**VECTOR_OPTIONS, "deep_gain": 1}
+"""Raw argmax after plain insertion, which the reference computes."""
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def reading_of(model, prompt, place):
 @pytest.mark.parametrize("place", ["residual", "attention_output", "mlp_input", "mlp_output"])
 @torch.no_grad()
 def test_places_means_and_differences(model, place, minus):
-    options = {"raw": True, "interpretation_prompt": SPEC, "insert_layer": 1, "prompt_output_tokens": 2, **OPTIONS}
+    options = {"raw": True, "interpretation_prompt": SPEC, "prompt_output_tokens": 2, **OPTIONS}
     found = interpret(
         model, TOKENIZER, "Hello", place=place, minus=minus, layers="1,-1", tokens="mean(1:4),last,mean(all)", **options
     )
@@ -171,7 +173,7 @@ def test_choices_select_what_all_would_give(model):
 def test_each_embedding_at_the_layer_that_it_comes_from(model):
     ids = TOKENIZER.encode("Hi", add_special_tokens=False)
     states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-    options = {"raw": True, "interpretation_prompt": SPEC, "insert_layer": "same", "tokens": "last", **OPTIONS}
+    options = {**OPTIONS, "raw": True, "interpretation_prompt": SPEC, "insert_layer": "same", "tokens": "last"}
     found = interpret(model, TOKENIZER, "Hi", layers=":4", **options)
     assert [(record.layer_idx, record.insert_layer) for record in found] == [(layer, "same") for layer in range(4)]
     for record, layer in zip(found, range(4)):
@@ -200,7 +202,7 @@ def test_an_output_that_ends_early_has_no_later_tokens(model):
 def test_vectors_of_ones_own(model, settings):
     mode, strength, layer = settings
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
-    options = {"insert_layer": layer, "replacing_mode": mode, "overlay_strength": strength, **OPTIONS}
+    options = {**VECTOR_OPTIONS, "insert_layer": layer, "replacing_mode": mode, "overlay_strength": strength}
     found = interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=[SPEC, OTHER], names="abc", **options)
     for record, (spec, index) in zip(found, [(spec, index) for spec in (SPEC, OTHER) for index in range(3)]):
         prompt = spec.build(TOKENIZER)
@@ -217,17 +219,17 @@ def test_vectors_of_ones_own(model, settings):
 def test_a_vector_that_is_not_finite_fails_alone(model):
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
     vectors[1, 7] = float("nan")
-    bad = interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **OPTIONS)
+    bad = interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **VECTOR_OPTIONS)
     assert "NaN" in bad[1].status
     assert (bad[1].interpretation, bad[1].interpretation_text, bad[1].interpretation_prob) == ((), "", ())
-    good = interpret_vectors(model, TOKENIZER, vectors[[0, 2]], interpretation_prompt=SPEC, **OPTIONS)
+    good = interpret_vectors(model, TOKENIZER, vectors[[0, 2]], interpretation_prompt=SPEC, **VECTOR_OPTIONS)
     assert [bad[0].interpretation, bad[2].interpretation] == [record.interpretation for record in good]
 
 
 def test_interpretation_prompts_come_in_every_form(model):
     built = InterpretationPrompt.from_text(TOKENIZER, "ab: _ _ is", name="mine")
     found = interpret_vectors(
-        model, TOKENIZER, torch.ones(1, 32), interpretation_prompt=[built, SPEC, "repeat"], **OPTIONS
+        model, TOKENIZER, torch.ones(1, 32), interpretation_prompt=[built, SPEC, "repeat"], **VECTOR_OPTIONS
     )
     assert [record.repeat_prompt_name for record in found] == ["mine", "short", "repeat"]
     assert found[0].interpretation == found[1].interpretation

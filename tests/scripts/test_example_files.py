@@ -6,13 +6,14 @@ import json
 import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers.interpretation.engine.cell import Cell
 from transformers.interpretation.engine.decode import interpret_chunk
-from transformers.interpretation.engine.settings import InterpretationSettings
+from transformers.interpretation.engine.settings import DEFAULT_PROMPT, DEFAULTS
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import read_examples
 from transformers.interpretation.prompts.interpretation_prompt import encode_prompt, find_spec
@@ -57,19 +58,19 @@ def test_the_demo_is_small(embedded_tokenizer):
 @pytest.mark.parametrize(
     ("answer", "layer", "begins"),
     [
-        ("Paris", 24, " Paris\n"),
-        ("Asia", 20, " Asia\n"),
-        ("cat", 8, ": a large cat\n"),
-        ("automaker", 15, ": a Japanese automaker\n"),
+        ("Paris", 24, " Paris"),
+        ("Asia", 24, " Asia"),
+        ("cat", 8, ": a big cat"),
+        ("car", 15, ": a car manufacturer"),
     ],
 )
 def test_the_demo_names_what_its_prompts_do_not_say(embedded_model, embedded_tokenizer, answer, layer, begins):
-    """The same words on every version: the last token's state, inserted at layer 1 into the default prompt."""
+    """The same words on every version, by default: the last token's state."""
     (example,) = (example for example in read_examples(FOLDER / "demo.json") if example.answer == answer)
     ids = torch.tensor([encode_prompt(embedded_tokenizer, example.prompt, raw=example.raw)])
     vector = capture(embedded_model, ids, [layer], [-1])[0, 0]
-    cell = Cell(vector, find_spec("describe").build(embedded_tokenizer))
-    settings = InterpretationSettings(max_new_tokens=8)
+    cell = Cell(vector, find_spec(DEFAULT_PROMPT).build(embedded_tokenizer), depth=layer / 30)
+    settings = replace(DEFAULTS, max_new_tokens=8)
     (interpretation,) = interpret_chunk(embedded_model, [cell], settings, batch_size=1)
     text = embedded_tokenizer.decode(interpretation.token_ids)
     assert text.startswith(begins)

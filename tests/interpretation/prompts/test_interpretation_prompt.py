@@ -218,7 +218,7 @@ PINNED = {
     "object": "43 [24, 25, 26, 27, 28] 2c11af87281d31a1",
     "object_in_message": "43 [24, 25, 26, 27, 28] 3eac0128426ae77d",
     "describe_once": "31 [30] a50d1dd8f40bbfa4",
-    "describe": "33 [30, 31, 32] 1392193e793d89c0",
+    "describe": "79 [77, 78] 3bad9f4480be8bf4",
 }
 """Length, insert locations and hash of the ids on the embedded model: the same on every version of transformers."""
 

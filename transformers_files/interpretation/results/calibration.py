@@ -99,9 +99,8 @@ def _groups(pairs: Sequence[tuple[float, bool]]) -> list[tuple[float, int, int]]
 
 
 BUILT_IN_CALIBRATION = Calibration(
-    (0.0217, 0.0503, 0.2892, 0.4185),
-    (0.0, 0.006, 0.0566, 0.1389),
-    "last tokens of 89 facts at layers 3, 6, …, 24 of SmolLM2-135M-Instruct, "
-    "interpretation prompt describe, inserted at layer 1",
+    (0.0055, 0.0883, 0.2673, 0.3041, 0.4385, 0.518),
+    (0.0, 0.0229, 0.1081, 0.1193, 0.1667, 0.6757),
+    "last tokens of 91 facts at layers 3, 6, …, 24 of SmolLM2-135M-Instruct, interpreted by default",
 )
 """Of the small model, by `python scripts/evaluate_interpretations.py --measures trust --layers 3:25:3`."""
