@@ -13,13 +13,21 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors.problems import ProblemsError
 
 HALVES = ("tuning", "held-out")
 
-Item = TypeVar("Item", bound="Fact | Entity")
+
+class Halved(Protocol):
+    """What belongs to one of the halves."""
+
+    @property
+    def half(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Halved)
 
 
 class QuestionsError(ProblemsError):
