@@ -85,7 +85,7 @@ def test_other_places_means_and_differences(model, workplace, capsys):
     write_json(workplace / "examples.json", {"examples": [{"prompt": "Hi", "raw": True, "minus": "Hello"}]})
     options = ["--place", "mlp_output", "--tokens", "-1,mean(-2:)", "--layers", "3"]
     assert script.main(arguments(model, *options, "--show")) == 0
-    assert "short · mlp output, inserted at layer 1" in capsys.readouterr().out
+    assert "short · mlp output, inserted at layer 2" in capsys.readouterr().out
     assert [(row["current token"], row["token_source"]) for row in rows_of("interpretations.csv")] == [
         ("i − o[4]", "difference, mlp_output"),
         ("mean(0:2) − mean(3:5)", "difference, mlp_output"),
@@ -100,7 +100,7 @@ def test_other_places_means_and_differences(model, workplace, capsys):
 
 def test_through_a_file_of_maps(model, workplace, capsys):
     """Twice the identity, inserted with half the strength, is the state itself."""
-    half = ["--replacing-mode", "addition", "--overlay-strength", "0.5"]
+    half = ["--replacing-mode", "addition", "--overlay-strength", "0.5", "--deep-gain", "1"]
     write_identities(workplace / "maps.safetensors", 1, 3, times=2.0)
     mapped = [*half, "--mapping", "maps.safetensors", "--output", "mapped.csv"]
     assert script.main(arguments(model, *mapped, "--plan")) == 0
@@ -108,7 +108,7 @@ def test_through_a_file_of_maps(model, workplace, capsys):
     assert script.main(arguments(model, *mapped)) == 0
     assert "mapped by maps.safetensors, which was fitted" in capsys.readouterr().err
     assert f"<title>Interpretations of {model.name}, mapped by maps.safetensors<" in Path("mapped.html").read_text()
-    assert script.main(arguments(model, "--layers", "1,3", "--replacing-mode", "addition")) == 0
+    assert script.main(arguments(model, "--layers", "1,3", "--replacing-mode", "addition", "--deep-gain", "1")) == 0
     assert Path("mapped.csv").read_bytes() == Path("interpretations.csv").read_bytes()
     assert script.main(arguments(model, *mapped, "--output", "mapped.parquet")) == 0
     read_parquet("mapped.parquet").to_csv("again.csv")

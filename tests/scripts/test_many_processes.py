@@ -115,7 +115,7 @@ def test_ranks_of_accelerate_on_the_embedded_model(embedded_folder, workplace):
     with ThreadPoolExecutor(2) as pool:  # at once: a launcher whose pipe is full would wait, and the other for it
         said = list(pool.map(subprocess.Popen.communicate, launched))
     assert [process.returncode for process in launched] == [0, 0], said
-    assert re.search(r"60 interpretations \(\d+ from before\) in", said[0][0])
+    assert re.search(r"60 interpretations \(\d+ from an earlier run\) in", said[0][0])
     assert said[1][0] == ""
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert not Path("out.csv.shards").exists()

@@ -62,13 +62,14 @@ def test_figures_and_choice(model, mode, layer, batch_size):
 
 
 def test_a_vectors_own_norm_does_not_matter(model):
-    options = {"interpretation_prompt": SPEC, "max_new_tokens": 4, "strength": "auto"}
+    plain = {"interpretation_prompt": SPEC, "insert_layer": 1, "guidance": 0, "max_new_tokens": 4}
+    options = {**plain, "strength": "auto"}
     small, large = (interpret_vectors(model, TOKENIZER, VECTORS * factor, **options) for factor in (1, 1000))
     assert [record.interpretation for record in small] == [record.interpretation for record in large]
     settings = InterpretationSettings(max_new_tokens=4)
     choices = choose_strengths(model, PROMPT, list(VECTORS), settings, batch_size=64)
     scaled = torch.stack([choice.factor * vector for choice, vector in zip(choices, VECTORS)])
-    by_hand = interpret_vectors(model, TOKENIZER, scaled, interpretation_prompt=SPEC, max_new_tokens=4)
+    by_hand = interpret_vectors(model, TOKENIZER, scaled, **plain)
     assert [record.interpretation for record in small] == [record.interpretation for record in by_hand]
     expected = [f"vector {i} × {choice.factor:.3g}" for i, choice in enumerate(choices)]
     assert [record.current_token for record in small] == expected == list(small[0].prompt_token_list)

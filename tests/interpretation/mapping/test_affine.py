@@ -114,7 +114,7 @@ def test_a_map_is_kept_in_a_file(tmp_path):
 
 @pytest.mark.parametrize("identity", [None, lambda vectors: vectors, dict.fromkeys(range(5), torch.clone)])
 def test_patching_a_model_into_itself_is_interpreting_it(model, identity):
-    given = {"layers": [0, 2, 4], **OPTIONS}
+    given = {"layers": [0, 2, 4], "deep_gain": 1, **OPTIONS}  # mapped states are as shallow as their insert layer
     plain = interpret(model, TOKENIZER, "Hi", **given)
     assert interpret(model, TOKENIZER, "Hi", source_model=model, mapping=identity, **given) == plain
 

@@ -81,6 +81,7 @@ def test_memory_does_not_grow_with_the_cells(tmp_path):
         examples=write_json(tmp_path / "e.json", {"examples": [{"prompt": f"{n:04}", "raw": True} for n in range(80)]}),
         output=tmp_path / "out.csv",
         interpretation_prompts=(str(write_json(tmp_path / "p.json", SHORT_PROMPT)),),
+        insert_layer=1,
         max_new_tokens=2,
         prompt_output_tokens=0,
         batch_size=16,

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from transformers.interpretation.runs.manifest import COMPUTING, PACKAGE, package_fingerprint
 
-VIEWS = ("report", "measures")
+VIEWS = ("errors", "measures", "report")
 """Subpackages on which no result depends."""
 
 
