@@ -250,7 +250,7 @@ def test_interpretation_prompts_come_in_every_form(model):
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"prompt_output_tokens": -1}, "prompt_output_tokens is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"prompt_output_tokens": 300}, "the model takes 256"),
+        ({"prompt_output_tokens": 600}, "the model takes 512"),
         ({"place": "mlp"}, "place is 'mlp': use one of residual, attention_output, mlp_input, mlp_output"),
         ({"place": "mlp_input", "layers": 4}, r"layers: 4 is out of range: there are 4 \(0 to 3"),
         ({"layers": "mean(0:2)"}, r"layers: mean\(0:2\) is for tokens alone"),

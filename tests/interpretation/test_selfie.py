@@ -120,7 +120,7 @@ def test_placeholders_are_found_by_the_length_of_what_comes_before(sequence, tex
         ({"tokens_to_interpret": [(0, 5)]}, "token 5 is out of range"),
         ({"interpretation_prompt": InterpretationPrompt(TOKENIZER, ("text alone",))}, "has no placeholder"),
         ({"bs": 0}, "batch_size is 0"),
-        ({"max_new_tokens": 250}, "the model takes 256"),
+        ({"max_new_tokens": 510}, "the model takes 512"),
     ],
 )
 def test_what_cannot_be_done_is_named(model, options, message):

@@ -43,11 +43,12 @@ def blocks(model, ids, start=0, states=None):
     """Llama's layers one after the other, on `[tokens, hidden]`: each input from `start` on, and the output."""
     hidden = model.model.embed_tokens(ids[None]) if states is None else states[None]
     positions = torch.arange(len(ids))[None]
-    rotary = model.model.rotary_emb(hidden, positions)
+    rotary = getattr(model.model, "rotary_emb", None)  # each layer's own in 4.34
+    given = {} if rotary is None else {"position_embeddings": rotary(hidden, positions)}
     mask = torch.full((len(ids), len(ids)), float("-inf")).triu(1)[None, None]
     seen = [hidden[0]]
     for layer in model.model.layers[start:]:
-        hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+        hidden = layer(hidden, attention_mask=mask, position_ids=positions, **given)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         hidden = hidden if hidden.ndim == 3 else hidden[None]
         seen.append(hidden[0])

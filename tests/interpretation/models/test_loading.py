@@ -45,7 +45,7 @@ def refusal(folder, **options):
 
 def test_an_outline_has_no_weights(without_weights):
     outline = read_outline(str(without_weights))
-    assert Limits.of(outline.skeleton) == Limits(4, 256, 259)
+    assert Limits.of(outline.skeleton) == Limits(4, 512, 259)
     assert {parameter.device.type for parameter in outline.skeleton.parameters()} == {"meta"}
     assert outline.tokenizer.encode("a", add_special_tokens=False)
     with pytest.raises(ModelError, match="cannot load its weights"):

@@ -131,7 +131,7 @@ def test_a_prompt_is_a_user_turn_unless_raw():
 
 
 def test_limits_of_a_model():
-    assert Limits.of(tiny_model()) == Limits(n_layers=4, positions=256, vocabulary=128)
+    assert Limits.of(tiny_model()) == Limits(n_layers=4, positions=512, vocabulary=128)
 
 
 def test_all_problems_are_reported_together():
