@@ -45,6 +45,24 @@ def test_a_sweep_interprets_at_every_insert_layer(model, swept):
         assert [r.interpretation for r in found] == [r.interpretation for r in alone]
 
 
+@pytest.mark.parametrize(
+    "option", [{"deep_gain": 8.0}, {"guidance": 2.0}, {"guidance": 2.0, "plausibility": 0.9}, {"overlay_strength": 0.5}]
+)
+def test_every_setting_counts_as_in_interpret(model, option):
+    where = {"layers": "4", "tokens": "last", **OPTIONS}
+    (swept,) = sweep_layers(model, TOKENIZER, EXAMPLES[:1], insert_layers="2", **where, **option)
+    alone = interpret(model, TOKENIZER, "Hi", raw=True, insert_layer=2, prompt_output_tokens=0, **where, **option)
+    assert swept.interpretation_prob == alone[0].interpretation_prob
+    usual = interpret(model, TOKENIZER, "Hi", raw=True, insert_layer=2, prompt_output_tokens=0, **where)
+    assert swept.interpretation_prob != usual[0].interpretation_prob
+
+
+def test_examples_of_one_name_are_refused(model):
+    twice = [Example("a", "Hi", raw=True), Example("b", "Hi", raw=True), Example("a", "Yes", raw=True)]
+    with pytest.raises(ValueError, match='2 examples are named "a"; their rows could not be distinguished'):
+        sweep_layers(model, TOKENIZER, twice, **OPTIONS)
+
+
 def test_progress_is_told_and_mistakes_are_named_before_any_work(model):
     told = []
     options = {"layers": "0", "insert_layers": "0,2", **OPTIONS}

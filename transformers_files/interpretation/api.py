@@ -24,6 +24,7 @@ from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
 from .models.families import RESIDUAL
+from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
 from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
@@ -31,7 +32,7 @@ from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .results.record import Record
 from .runs.grid import Limits, build_prompts
-from .runs.job import check_evaluation_mode, interpretation_fields, plan_job
+from .runs.job import interpretation_fields, plan_job
 from .runs.request import CHUNK_CELLS
 from .runs.source_model import SourceModel
 

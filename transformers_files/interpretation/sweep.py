@@ -65,6 +65,7 @@ def sweep_layers(
     except ValueError as error:
         raise PlanError([f"insert_layers: {error}"]) from None
     prompt = find_spec(interpretation_prompt) if isinstance(interpretation_prompt, str) else interpretation_prompt
+    how = replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility, deep_gain
     records: list[Record] = []
     for number, target in enumerate(targets, start=1):
         job = plan_job(
@@ -72,7 +73,7 @@ def sweep_layers(
             tokenizer,
             examples,
             [prompt],
-            InterpretationSettings(target, replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility),
+            InterpretationSettings(target, *how),
             layers=Selection.of(layers),
             tokens=Selection.of(tokens),
             prompt_output_tokens=0,

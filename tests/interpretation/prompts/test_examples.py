@@ -29,6 +29,12 @@ def problems_of(path):
     return [problem.removeprefix(f"{path}: ") for problem in caught.value.problems]
 
 
+@pytest.mark.parametrize("raw", ["no", 0, None])
+def test_raw_is_true_or_false(raw):
+    with pytest.raises(ValueError, match="raw must be true or false"):
+        Example("a_1", "Hi", raw=raw)
+
+
 def test_reads_every_key_and_its_default(write):
     path = write(
         {

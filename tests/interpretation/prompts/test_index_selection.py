@@ -117,6 +117,13 @@ def test_any_text_is_indices_or_a_clear_error(text):
         assert all(set(at if isinstance(at, range) else [at]) <= set(range(10)) for at in found)
 
 
+@pytest.mark.parametrize("text", ["3,-1", "last,3", "0:4,-1"])
+def test_one_position_has_one_partner(text):
+    with pytest.raises(ValueError, match=r"token 3 is selected twice, to subtract token [35] and token [35] of the"):
+        Selection(text).pairs(4, 6)
+    assert list(Selection(text).pairs(4, 4))[-1] == 3
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -86,6 +86,23 @@ def test_the_continuation_is_the_plain_argmax(model):
     assert continue_greedily(model, [5, 6, 7], 0) == ()
 
 
+def test_an_output_that_cannot_be_told_ends(model, monkeypatch):
+    """Of NaN the argmax is a token all the same, and its states may be fine."""
+    head, passes = model.lm_head, []
+
+    def overflowing(_, args, logits):
+        passes.append(logits)
+        return logits + (float("nan") if len(passes) > 2 else 0)
+
+    handle = head.register_forward_hook(overflowing)
+    try:
+        with pytest.warns(UserWarning, match="output ends after 2 tokens: the model's logits have NaN or infinity"):
+            output = continue_greedily(model, [5, 6, 7], 6)
+    finally:
+        handle.remove()
+    assert output == continue_greedily(model, [5, 6, 7], 2)
+
+
 def test_out_of_memory_halves_the_batch_and_says_so(model, monkeypatch):
     expected = job_of(model, 12).records(0)
     decode, tried = engine._decode, []

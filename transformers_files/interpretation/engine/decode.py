@@ -53,7 +53,7 @@ from ..models.forward import (
     probabilities_of,
 )
 from ..models.kv_cache import check_window, empty_cache, repeat_rows
-from ..models.layer_inputs import check_layer_inputs
+from ..models.layer_inputs import check_evaluation_mode, check_layer_inputs
 from ..models.layer_spec import SAME
 from ..models.text_so_far import TextSoFar
 from ..prompts.interpretation_prompt import InterpretationPrompt
@@ -112,9 +112,11 @@ def interpret_chunk(
 
     Raises:
         UnsupportedModelError: what the model's layers are given is not one embedding per token.
+        ValueError: the model is in training mode, or a batch has no rows.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least one row is needed")
+    check_evaluation_mode(model)
     check_layer_inputs(model)
     done: dict[int, Interpretation] = {}
     with torch.no_grad():

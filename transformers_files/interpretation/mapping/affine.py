@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt, wants_special_tokens
+from ..models.layer_inputs import check_evaluation_mode
 from ..models.tokenizer import Tokenizer
 
 VectorMap = Callable[[Tensor], Tensor]
@@ -129,11 +130,13 @@ def fit_affine(
 
     Raises:
         MappingError: too few tokens.
-        ValueError: a layer out of range, a negative `ridge` or `skip`.
+        ValueError: a layer out of range, a negative `ridge` or `skip`, a model in training mode.
     """
     if not ridge >= 0 or skip < 0:
         raise ValueError(f"ridge is {ridge} and skip {skip}: neither can be less than 0")
     target_model = source_model if target_model is None else target_model
+    for model in (source_model, target_model):
+        check_evaluation_mode(model)
     tokenizers = source_tokenizer, source_tokenizer if target_tokenizer is None else target_tokenizer
     moments = _Moments()
     for text in texts:

@@ -19,6 +19,7 @@ from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.layer_inputs import check_evaluation_mode
 from ..models.thread_hooks import input_hook
 from ..models.tokenizer import Tokenizer
 
@@ -108,6 +109,7 @@ def _said_next(
     model: nn.Module, rows: list[list[int]], settings: OwnTextSettings, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Step by step the logits `[rows, vocabulary]`, float32 on the CPU, and the tokens `[rows, 1]` drawn from them."""
+    check_evaluation_mode(model)
     step, cache = torch.tensor(rows), empty_cache(model)
     for _ in range(settings.text_tokens - len(rows[0])):
         logits, cache = next_logits(model, step.to(input_device(model)), cache)

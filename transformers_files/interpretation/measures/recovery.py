@@ -22,6 +22,7 @@ from torch import nn
 from ..models.chat_template import encode_prompt
 from ..models.forward import end_of_sequence_ids, input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.layer_inputs import check_evaluation_mode
 from ..models.token_text import text_of
 from ..models.tokenizer import Tokenizer
 from .interpreter import Interpreter, Said, last_token_states
@@ -81,6 +82,7 @@ def known_facts(model: nn.Module, tokenizer: Tokenizer, facts: Sequence[Fact]) -
     An article may come before it. An answer that comes later (the surname after the first name) is not counted: what
     the last token's state is about to say is another word.
     """
+    check_evaluation_mode(model)
     ids = [encode_prompt(tokenizer, fact.prompt, raw=True) for fact in facts]
     texts = [text_of(tokenizer, output) for output in continuations(model, ids)]
     return [fact for fact, text in zip(facts, texts) if _begins(fact.answer, text)]

@@ -55,6 +55,14 @@ def check_layer_inputs(model: nn.Module) -> None:
             )
 
 
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Raise ValueError for a model, or a part of one, in training mode: dropout would give other numbers every time."""
+    for name, module in model.named_modules():
+        if module.training:
+            part = f"part {name} of the model" if name else "the model"
+            raise ValueError(f"{part} is in training mode, with dropout; call model.eval() first")
+
+
 def check_runs_once(model: nn.Module, layers: Iterable[int]) -> None:
     """Raise `UnsupportedModelError` for a layer that a pass over text runs several times, or not at all."""
     probe = _asked(model)

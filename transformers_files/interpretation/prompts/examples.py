@@ -62,6 +62,8 @@ class Example:
                 raise ValueError(f"{field} must be text, found {_kind(text)}")
             if found := _SURROGATE.search(text):
                 raise ValueError(f"{field} has {_named(found)}, which is not text")
+        if not isinstance(self.raw, bool):
+            raise ValueError(f"raw must be true or false, found {_kind(self.raw)}")
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Selection:
     def pairs(self, length: int, other: int) -> dict[int | range, int | range]:
         """For each of the `positions` in a sequence of `length` the one in a sequence of length `other`.
 
-        Raises ValueError as `positions` does, and where a part selects more of one sequence than of the other.
+        Raises ValueError as `positions` does, where a part selects more of one sequence than of the other, and where
+        two parts give one position two partners.
         """
         found: dict[int | range, int | range] = {}
         for part in self._parts():
@@ -79,7 +80,11 @@ class Selection:
                     f"write {LAST}, indices that both have, or mean({part})"
                 )
             for position, its in zip(ours, theirs):
-                found.setdefault(position, its)
+                if found.setdefault(position, its) != its:
+                    raise ValueError(
+                        f"{_named(position)} is selected twice, to subtract {_named(found[position])} and "
+                        f"{_named(its)} of the other prompt; ask for one at a time"
+                    )
         if not found:
             raise ValueError(f'"{self.text}" selects none of {length}')
         ordered: list[int | range] = [*sorted(position for position in found if not isinstance(position, range))]
@@ -94,6 +99,10 @@ def span_name(span: range) -> str:
     """How a mean over a range is written."""
     step = "" if span.step == 1 else f":{span.step}"
     return f"mean({span.start}:{span.stop}{step})"
+
+
+def _named(position: int | range) -> str:
+    return span_name(position) if isinstance(position, range) else f"token {position}"
 
 
 def _select(part: str, length: int) -> list[int | range]:

@@ -9,6 +9,7 @@ ended its output earlier, stays in the plan and yields no record.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -220,6 +221,9 @@ def make_plan(
     problems: list[str] = []
     if prompt_output_tokens < 0:
         problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
+    for name, times in Counter(example.name for example in examples).items():
+        if times > 1:
+            problems.append(f'{times} examples are named "{name}"; their rows could not be distinguished')
     chosen: tuple[int, ...] = ()
     try:
         chosen = layers.resolve(source_limits.n_layers + (place == RESIDUAL))

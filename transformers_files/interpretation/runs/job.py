@@ -20,6 +20,7 @@ from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import map_vectors
 from ..models.families import RESIDUAL, check_hook_point, decoder_layers
+from ..models.layer_inputs import check_evaluation_mode
 from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
@@ -162,12 +163,6 @@ def plan_job(
         source_model=source_model,
     )
     return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model)
-
-
-def check_evaluation_mode(model: nn.Module) -> None:
-    """Raise ValueError for a model in training mode."""
-    if model.training:
-        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
 
 
 def interpretation_fields(

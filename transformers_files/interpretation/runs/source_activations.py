@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -18,13 +19,22 @@ from .source_model import SourceModel
 
 
 def continue_greedily(model: nn.Module, input_ids: Sequence[int], max_new_tokens: int) -> tuple[int, ...]:
-    """The model's continuation by raw argmax: `max_new_tokens` tokens, or fewer up to an end-of-sequence token."""
+    """The model's continuation by raw argmax: `max_new_tokens` tokens, or fewer up to an end-of-sequence token.
+
+    It also ends, with a warning, where the logits have NaN or no largest number: any token would be made up.
+    """
     ends = end_of_sequence_ids(model)
     output: list[int] = []
     with torch.no_grad():
         cache, step = empty_cache(model), list(input_ids)
         while len(output) < max_new_tokens and not ends.intersection(output):
             logits, cache = next_logits(model, torch.tensor([step], device=input_device(model)), cache)
+            if not logits[0].max().isfinite():
+                text = (
+                    f"a prompt's output ends after {len(output)} tokens: the model's logits have NaN or infinity there"
+                )
+                warnings.warn(text, stacklevel=2)
+                break
             step = [int(logits[0].argmax())]
             output += step
     return tuple(output)
