@@ -110,7 +110,7 @@ def test_gradients_are_neither_needed_nor_left(model, mode):
 
 
 def test_under_autocast_the_engine_is_generate_under_autocast(model):
-    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(1))  # no token leads by less than 0.1
     info = {1: (list(PROMPT.insert_locations), vector.expand(1, 2, -1)), "overlay_strength": 1.0}
     ids = torch.tensor([PROMPT.input_ids])
     options = {"interpretation_prompt": PROMPT, "max_new_tokens": 6}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from tiny_models import available_families, tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPrompt, interpret, interpret_vectors
@@ -17,7 +19,8 @@ TOKENIZER = tiny_tokenizer()
 
 @pytest.fixture(scope="module")
 def model():
-    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    name = "su" if Version(transformers.__version__) < Version("4.42") else "longrope"  # it was renamed
+    rope = {"type": name, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     config = {"original_max_position_embeddings": SHORT, "max_position_embeddings": 96, "rope_scaling": rope}
     model = tiny_model("phi3", vocab_size=VOCABULARY, **config)
     model.generation_config.eos_token_id = None

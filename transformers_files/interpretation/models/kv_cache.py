@@ -92,10 +92,10 @@ def _legacy_length(cache: Any) -> int:
 
 def empty_cache(model: nn.Module) -> Any:
     """What to pass as a cache with the first tokens; None where the model makes its own tuples."""
-    cls = type(base_model(model))
-    if _caches_nothing(cls):
+    base = base_model(model)
+    if _caches_nothing(base):
         warnings.warn(
-            f"{cls.__name__} has no cache whose rows can be told apart; its whole text is read again for every token, "
+            f"{type(base).__name__} has no cache whose rows can be told apart; its whole text is read again for every token, "
             "which is slower",
             stacklevel=2,
         )
@@ -106,10 +106,10 @@ def empty_cache(model: nn.Module) -> Any:
     return DynamicCache() if made is None or all(map(_is_plain, made.layers)) else made
 
 
-def _caches_nothing(cls: type[nn.Module]) -> bool:
-    """Whether a class takes no cache, or only one that nobody but itself understands."""
-    own = getattr(cls, "_supports_default_dynamic_cache", None)
-    taken = inspect.signature(cls.forward).parameters
+def _caches_nothing(model: nn.Module) -> bool:
+    """Whether a model takes no cache, or only one that nobody but itself understands."""
+    own: Any = getattr(model, "_supports_default_dynamic_cache", None)  # of the class in some versions, not in all
+    taken = inspect.signature(type(model).forward).parameters
     return not any(name in taken for name in NAMES) or (own is not None and not own())
 
 
