@@ -95,8 +95,8 @@ def empty_cache(model: nn.Module) -> Any:
     base = base_model(model)
     if _caches_nothing(base):
         warnings.warn(
-            f"{type(base).__name__} has no cache whose rows can be told apart; its whole text is read again for every token, "
-            "which is slower",
+            f"{type(base).__name__} has no cache whose rows can be told apart; its whole text is read again for every "
+            "token, which is slower",
             stacklevel=2,
         )
         return TextSoFar(model_caches=False)
