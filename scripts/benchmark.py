@@ -32,7 +32,8 @@ from typing import Any
 
 import torch
 import transformers
-from common.benchmark_ways import NEW_TOKENS, Outcome, Process, Result
+from common.benchmark_ways import FACTS, NEW_TOKENS, Outcome, Process, Result
+from common.program import REFUSED, check_files, fail
 from transformers.interpretation.models.loading import resolve_dtype
 
 QUESTION = "What is the capital of France?"
@@ -57,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="turns of each way (default: 3)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     options = parser.parse_args(arguments)
+    try:
+        check_files({} if options.json is None else {"the numbers": options.json}, {"the facts": FACTS})
+    except ValueError as error:
+        return fail(error, REFUSED)
     new_tokens = 8 if options.quick else NEW_TOKENS
     rounds = options.rounds or (1 if options.quick else 3)
     cells = cells_of_layers([16])[:8] if options.quick else cells_of_layers(range(0, LAYERS, 4))
@@ -88,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process.stop()
     print(table(report))
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 

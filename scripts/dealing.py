@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.program import REFUSED, check_files, fail
+
 CELLS = 10**6
 RANKS = (1, 8, 64, 1024)
 SIZES = {256: 4, 128: 4, 64: 6, 40: 8}
@@ -34,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--measure", action="store_true", help="measure them and write the file")
     options = parser.parse_args(arguments)
     if options.measure:
+        try:
+            check_files({"the costs": options.costs}, {"the examples": EXAMPLES})
+        except ValueError as error:
+            return fail(error, REFUSED)
+        options.costs.parent.mkdir(parents=True, exist_ok=True)
         options.costs.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
         return 0
     costs = Costs({int(size): seconds for size, seconds in json.loads(options.costs.read_text()).items()})

@@ -26,7 +26,7 @@ from common.evaluation_privileged import facts_section, persons_sections
 from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
 from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options, settings_names
-from common.program import REFUSED, check_files, fail, run_program
+from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +93,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     inputs = {"the facts": arguments.facts, "the entities": arguments.entities, "the maps": arguments.mapping}
     inputs |= {"the persons": arguments.persons} | {f"the lens {path}": path for path in arguments.lens}
     inputs["the interpretation prompt"] = Path(arguments.interpretation_prompt)
+    inputs |= files_of_models(arguments.model)
     try:
         check_files({"the evaluation": arguments.output} | figures(arguments), inputs)
         given = read_facts(arguments.facts)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common.measured_model import load
 from common.options import MODEL, add_options, parse_options
-from common.program import REFUSED, fail, run_program
+from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 HELD_OUT = 5
 """Every fifth opening is left out of fitting."""
@@ -65,6 +65,7 @@ def fit(arguments: argparse.Namespace) -> int:
     held_out = OPENINGS[::HELD_OUT]
     number = TEXTS[arguments.kind] if arguments.texts is None else arguments.texts
     try:
+        check_files({"the lens": arguments.output}, files_of_models(arguments.model))
         others = [opening for opening in OPENINGS if opening not in held_out]
         openings = (others * (number // len(others) + 1))[: max(number, 0)]
         text, unseen = (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common.measured_model import check_insert_layer, load
 from common.options import MODEL, ONE_PROMPT, add_options, parse_options
-from common.program import REFUSED, check_files, fail, run_program
+from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def fit(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     inputs = {"the facts": arguments.facts, "the interpretation prompt": Path(arguments.interpretation_prompt)}
+    inputs |= files_of_models(arguments.model)
     try:
         check_files({"the maps": arguments.output}, inputs)
         facts = of_half(read_facts(arguments.facts), "tuning") if arguments.facts else []

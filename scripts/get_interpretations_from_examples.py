@@ -27,7 +27,16 @@ from typing import TYPE_CHECKING
 from common.display import Display
 from common.options import DEMO_EXAMPLES, add_options, parse_options, request_fields, request_of
 from common.planning import Planning
-from common.program import INTERRUPTED, REFUSED, STOPPED, embedded_model, fail, prepare_environment, remedy_for
+from common.program import (
+    INTERRUPTED,
+    REFUSED,
+    STOPPED,
+    embedded_model,
+    fail,
+    files_of_models,
+    prepare_environment,
+    remedy_for,
+)
 
 if TYPE_CHECKING:
     from transformers.interpretation.runs.coordination import Ranks
@@ -155,7 +164,8 @@ def inputs_of(request: RunRequest) -> dict[str, Path | None]:
     given = {"the examples": request.examples, "the maps": request.mapping}
     named = {f"the interpretation prompt {prompt}": prompt for prompt in request.interpretation_prompts}
     named |= {} if request.device_map is None else {"the device map": request.device_map}
-    return given | {name: Path(path) for name, path in named.items()}
+    models = files_of_models(request.model or None, request.source_model)
+    return given | models | {name: Path(path) for name, path in named.items()}
 
 
 def started_alone() -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.measured_model import load
 from common.options import DEMO_EXAMPLES, MODEL, ONE_PROMPT, add_options, parse_options
-from common.program import REFUSED, check_files, fail, run_program
+from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +51,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.report import sweep_figure
 
     inputs = {"the examples": arguments.examples, "the interpretation prompt": Path(arguments.interpretation_prompt)}
+    inputs |= files_of_models(arguments.model)
     try:
         figure = arguments.figure or arguments.output.with_suffix(".png")
         existing = [path for path in (arguments.output, figure) if path.exists()]

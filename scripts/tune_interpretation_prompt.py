@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from common.measured_model import add_measuring_options, load
 from common.options import add_options, parse_options
-from common.program import REFUSED, check_files, fail, run_program
+from common.program import REFUSED, check_files, fail, files_of_models, run_program
 from evaluate_interpretations import DEPTHS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def tune(arguments: argparse.Namespace) -> int:
 
     try:
         outputs = {"the prompt": arguments.output, "the trials": trials_of(arguments.output)}
-        check_files(outputs, {"the facts": arguments.facts})
+        check_files(outputs, {"the facts": arguments.facts} | files_of_models(arguments.model))
         facts = of_half(read_facts(arguments.facts), "tuning")
         loaded = load(arguments)
         layers = Selection.of(arguments.layers or every_second(loaded.n_layers)).resolve(loaded.n_layers + 1)

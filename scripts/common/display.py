@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers.interpretation.runs.preparation import Prepared
 
-REPORT_MARK = b"transformers.interpretation.report"
-
 
 @dataclass(frozen=True)
 class Display:
@@ -30,6 +28,7 @@ class Display:
 
     def check(self, inputs: Mapping[str, Path | None]) -> None:
         """Raise RequestError for what cannot be shown or written. `inputs`: what the run reads; see `check_apart`."""
+        from transformers.interpretation.report.page import check_page
         from transformers.interpretation.runs.csv_writer import files_of
         from transformers.interpretation.runs.files import check_apart, check_writable
         from transformers.interpretation.runs.manifest import OutputError
@@ -48,8 +47,7 @@ class Display:
             check_apart(outputs, inputs)
             if not self.no_report:
                 check_writable(self.page)
-                if self.page.exists() and REPORT_MARK not in self.page.read_bytes()[:4096]:
-                    problems.append(f"{self.page} exists and is no report; name another --report or move it away")
+                check_page(self.page)
         except OutputError as error:
             problems.append(str(error))
         if problems:

@@ -56,6 +56,14 @@ def embedded_model() -> str:
         raise RequestError([str(error)]) from error
 
 
+def files_of_models(*names: str | None) -> dict[str, Path]:
+    """Those of the models that are folders, by what they are called."""
+    from transformers.interpretation.models.fingerprint import model_files
+
+    folders = [Path(name) for name in names if name is not None and Path(name).is_dir()]
+    return {f"the model's {path}": path for folder in folders for path in model_files(folder)}
+
+
 def check_files(outputs: Mapping[str, Path], inputs: Mapping[str, Path | None]) -> None:
     """Raise RequestError for a file that cannot be written, or that would be written over another."""
     from transformers.interpretation.runs.files import check_apart, check_writable

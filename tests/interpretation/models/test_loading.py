@@ -9,6 +9,7 @@ import torch
 from tiny_folder import write_tiny_folder
 from tiny_models import available_families, tiny_model
 from transformers.interpretation.models import loading
+from transformers.interpretation.models.fingerprint import folder_fingerprint
 from transformers.interpretation.models.loading import (
     ModelError,
     load_weights,
@@ -139,9 +140,22 @@ def test_the_fingerprint_tells_models_apart(without_weights, tmp_path):
     assert read_outline(str(copy)).fingerprint == first
     (copy / "interpretations.csv").write_text("x")
     (copy / "interpretations.csv.manifest.json").write_text("x")
+    (copy / "evaluation.json").write_text("x")
     assert read_outline(str(copy)).fingerprint == first
     change_config(copy, rope_theta=5000.0)
     assert read_outline(str(copy)).fingerprint != first
+
+
+def test_one_matrix_among_large_weights_is_another_model(tmp_path):
+    """Of an adapter that was merged into it, for instance; and the last bias of a small file."""
+    for size, place, width in ((200 * 2**20, 77 * 2**20, 2**17), (10**6, 10**6 - 5, 4)):
+        weights = tmp_path / f"{size}.safetensors"
+        weights.write_bytes(bytes(size))
+        before = folder_fingerprint(tmp_path)
+        with open(weights, "r+b") as file:
+            file.seek(place)
+            file.write(b"\1" * width)
+        assert folder_fingerprint(tmp_path) != before
 
 
 def test_devices_and_dtypes(monkeypatch):

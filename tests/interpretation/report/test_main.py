@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -116,16 +117,23 @@ def test_a_calibration_of_ones_own_reaches_page_and_terminal(tmp_path, capsys):
     ("options", "told"),
     [
         (["-o", "interpretations.csv"], "the page .* would be written over the table"),
+        (["-o", "interpretations.csv.manifest.json"], "the page .* would be written over the table's manifest"),
+        (["-o", "thesis.html"], "thesis.html exists and is no report"),
+        (["-o", "pipe"], "cannot write pipe: it is no ordinary file"),
+        (["--grid-figure", "."], r"\. is a folder"),
         (["--grid-figure", "interpretations.csv"], "the grid figure .* would be written over the table"),
         (["--grid-figure", "a.png", "--answers-figure", "a.png"], "the answers figure .* over the grid figure"),
     ],
 )
 def test_no_output_takes_the_place_of_another_file(csv, capsys, monkeypatch, options, told):
     monkeypatch.chdir(csv.parent)
+    (csv.parent / "thesis.html").write_text("<p>mine</p>")
+    os.mkfifo("pipe")
     before = csv.read_bytes()
     assert main([csv.name, *options]) == 2
     assert re.search(f"^error: {told}", capsys.readouterr().err)
     assert csv.read_bytes() == before
+    assert (csv.parent / "thesis.html").read_text() == "<p>mine</p>"
     csv.rename("table.html")
     assert main(["table.html"]) == 2
     assert (csv.parent / "table.html").read_bytes() == before

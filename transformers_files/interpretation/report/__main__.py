@@ -10,9 +10,11 @@ from pathlib import Path
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
-from ..runs.files import check_apart
+from ..runs.csv_writer import files_of
+from ..runs.files import check_apart, check_writable
 from ..runs.manifest import OutputError, settings_beside, tokenizer_beside
 from . import answers_figure, grid_figure, show, sweep_figure, write_page
+from .page import check_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.output or (settings.show is None and not outputs):
         outputs["the page"] = page
     try:
-        check_apart(outputs, {"the table": settings.csv, "the calibration": settings.calibration})
+        for path in outputs.values():
+            check_writable(path)
+        check_apart(outputs, files_of(settings.csv) | {"the calibration": settings.calibration})
+        if "the page" in outputs:
+            check_page(page)
         calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN_CALIBRATION
         if settings.show is not None:
             shown = _with_token_texts(_shown(settings), settings.csv)

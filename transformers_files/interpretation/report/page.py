@@ -16,6 +16,7 @@ from typing import Any
 
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record
+from ..runs.manifest import OutputError
 from .grid import ExampleGrid, PromptGrid, examples_of, mean_relevancy, names_answer, relevancy_scale
 from .palette import STEPS, ink, ramp
 from .strings import encodable, excerpt
@@ -23,6 +24,8 @@ from .strings import encodable, excerpt
 _HERE = Path(__file__).parent
 _OVERVIEW_LENGTH = 200
 _NOTEBOOK_CELLS = 4000
+_MARK = b"transformers.interpretation.report"
+"""In the head of every page."""
 _NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
@@ -79,6 +82,14 @@ def write_page(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_page(path: Path) -> None:
+    """Raise OutputError for a file that is there and no page of ours: it may be somebody's work."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            if _MARK not in file.read(4096):
+                raise OutputError(f"{path} exists and is no report; name another or move it away")
 
 
 def notebook_view(records: Sequence[Record]) -> str:
