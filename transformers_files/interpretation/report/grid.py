@@ -126,25 +126,31 @@ def _height(layer: int | None) -> int:
     return -1 if layer is None else layer
 
 
+def columns_of(tokens: Sequence[tuple[int, str, str]], alphabet: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Columns of (token_idx, current_token, kind), in this order.
+
+    alphabet: more raw tokens of the same vocabulary; its alphabet shows in a whole text better than in a few tokens.
+    """
+    parts = [part for _, token, kind in tokens for part in _parts(token, kind)]
+    known = [*parts, *alphabet]
+    readable = dict(zip(known, readable_tokens(known)))
+    return tuple(Column(index, _column_text(token, kind, readable), kind) for index, token, kind in tokens)
+
+
 def _columns(records: list[Record]) -> tuple[Column, ...]:
-    tokens = {record.token_idx: record for record in records}
-    ordered = [tokens[index] for index in sorted(tokens)]
-    # The alphabet of the vocabulary shows in the whole text better than in the few tokens that were asked for.
-    alphabet = [part for record in ordered for part in _parts(record)]
-    alphabet += ordered[0].prompt_token_list or ()
-    readable = dict(zip(alphabet, readable_tokens(alphabet)))
-    return tuple(Column(record.token_idx, _column_text(record, readable), record.kind) for record in ordered)
+    tokens = {record.token_idx: (record.token_idx, record.current_token, record.kind) for record in records}
+    return columns_of([tokens[index] for index in sorted(tokens)], records[0].prompt_token_list or ())
 
 
-def _column_text(record: Record, readable: Mapping[str, str]) -> str:
-    if record.kind == "vector":
-        return inert(record.current_token)
-    return MINUS.join(visible(readable[part]) for part in _parts(record))
+def _column_text(token: str, kind: str, readable: Mapping[str, str]) -> str:
+    if kind == "vector":
+        return inert(token)
+    return MINUS.join(visible(readable[part]) for part in _parts(token, kind))
 
 
-def _parts(record: Record) -> list[str]:
+def _parts(token: str, kind: str) -> list[str]:
     """The tokens that `current_token` names."""
-    return record.current_token.split(MINUS) if record.kind == "difference" else [record.current_token]
+    return token.split(MINUS) if kind == "difference" else [token]
 
 
 def _label(key: _Key, keys: list[_Key]) -> str:

@@ -44,7 +44,7 @@ def page(
     calibration: of the trust below which the reader can hide cells.
     """
     examples = examples_of(records)
-    style = _palette_style() + _read("page.css")
+    style = palette_style() + _read("page.css")
     script = "".join(_read(name) for name in ("cells.js", "grid.js", "page.js"))
     return _render(
         "page.html.j2",
@@ -59,8 +59,8 @@ def page(
         calibration=calibration,
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
         data=data_json(records, calibration),
     )
 
@@ -154,11 +154,11 @@ def _example_data(example: ExampleGrid, calibration: Calibration) -> dict[str, A
 
 
 def _reading_data(reading: PromptGrid, calibration: Calibration) -> dict[str, Any]:
-    cells = [_cell_data(record, calibration) for record in reading.records.values()]
+    cells = [cell_data(record, calibration) for record in reading.records.values()]
     return {"label": reading.label, "cells": cells}
 
 
-def _cell_data(record: Record, calibration: Calibration) -> list[Any]:
+def cell_data(record: Record, calibration: Calibration) -> list[Any]:
     """[layer, token, mean relevancy, texts of the tokens, relevancies, probabilities, trust], numbers in thousandths.
 
     Where the tokens' texts are not known, the whole text stands in their place. A cell that went wrong is
@@ -178,7 +178,7 @@ def _thousandths(number: float | None) -> int | None:
     return None if number is None else round(1000 * number)
 
 
-def _palette_style() -> str:
+def palette_style() -> str:
     """The ramp as custom properties: --r0 … the ground and --k0 … the ink on it, each for a light and a dark screen."""
     lines = []
     for step, (light, dark) in enumerate(zip(ramp(dark=False), ramp(dark=True))):
@@ -208,5 +208,5 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _hash(content: str) -> str:
+def content_hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -10,6 +10,7 @@ The records of a chunk depend on nothing but the job: not on the chunks that wer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,16 @@ Encode = Callable[[Sequence[Record]], bytes]
 """How records become a part of a file."""
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A cell that can be interpreted."""
+
+    address: Address
+    reading: SourceActivations
+    """Of its source."""
+    cell: Cell
+
+
 class Job:
     """A model at work on a plan."""
 
@@ -56,25 +67,28 @@ class Job:
         self.batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
         self._model = model
         self._tokenizer = tokenizer
-        self._settings = settings
+        self.settings = settings
         self._source_model = SourceModel(model, tokenizer) if source_model is None else source_model
         self._reading: SourceActivations | None = None
 
     def records(self, chunk: int) -> list[Record]:
         """The records of one chunk of the plan, in its order; none for cells of output tokens that do not exist."""
+        ready = self.ready(self.plan.chunk(chunk))
+        cells = [one.cell for one in ready]
+        interpretations = interpret_chunk(self._model, cells, self.settings, batch_size=self.batch_size)
+        return [self.record(one, interpretation) for one, interpretation in zip(ready, interpretations)]
+
+    def ready(self, addresses: Sequence[Address]) -> list[Ready]:
+        """What the engine needs of cells of the plan, in their order; without those that do not exist."""
         found = []
-        for address in self.plan.chunk(chunk):
+        for address in addresses:
             reading = self._read(address.source)
             if reading.has(address.token):
                 vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
-                layer = address.layer if self._settings.insert_layer == SAME else None
-                found.append((address, reading, Cell(vector, address.prompt, layer, self._depth(address.layer))))
-        cells = [cell for _, _, cell in found]
-        interpretations = interpret_chunk(self._model, cells, self._settings, batch_size=self.batch_size)
-        return [
-            self._record(address, reading, interpretation)
-            for (address, reading, _), interpretation in zip(found, interpretations)
-        ]
+                layer = address.layer if self.settings.insert_layer == SAME else None
+                cell = Cell(vector, address.prompt, layer, self._depth(address.layer))
+                found.append(Ready(address, reading, cell))
+        return found
 
     def _depth(self, layer: int) -> float | None:
         """Relative depth of a source layer; None of mapped vectors, which are as shallow as their insert layer."""
@@ -111,7 +125,9 @@ class Job:
             self._reading = SourceActivations(self._source_model, source, self.plan)
         return self._reading
 
-    def _record(self, address: Address, reading: SourceActivations, interpretation: Interpretation) -> Record:
+    def record(self, ready: Ready, interpretation: Interpretation) -> Record:
+        """A cell with its interpretation."""
+        address, reading = ready.address, ready.reading
         example = address.source.example
         return Record(
             name=example.name,
@@ -124,7 +140,7 @@ class Job:
             current_token=reading.name(address.token),
             token_source=token_source(reading.kind(address.token), self.plan.place),
             answer=example.answer,
-            **interpretation_fields(self._tokenizer, address.prompt, self._settings, interpretation),
+            **interpretation_fields(self._tokenizer, address.prompt, self.settings, interpretation),
         )
 
 
