@@ -115,6 +115,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         prompt = spec.build(loaded.tokenizer)
         if maps is not None:
             maps.check_layers(layers)
+            maps.check_model(loaded.model)
         for lens in lenses:
             lens.check(loaded.model)
     except ValueError as error:

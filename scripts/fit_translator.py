@@ -10,6 +10,7 @@ It is trained so that the model generates, after an interpretation prompt, its o
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
+    from transformers.interpretation.mapping.probe import PROBE, probe_of
     from transformers.interpretation.mapping.training_text import OPENINGS, OwnTextSettings
     from transformers.interpretation.measures import of_half, read_facts
     from transformers.interpretation.prompts.index_selection import Selection
@@ -81,7 +83,7 @@ def fit(arguments: argparse.Namespace) -> int:
         on_step=report,
     )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    save_maps(maps, arguments.output)
+    save_maps(maps, arguments.output, {PROBE: json.dumps(probe_of(loaded.model))})
     print(
         f"{arguments.output} in {time.monotonic() - began:,.0f} s: use it with --mapping {arguments.output} --layers "
         f"{','.join(map(str, layers))} --interpretation-prompt {arguments.interpretation_prompt} "

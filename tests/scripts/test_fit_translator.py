@@ -37,6 +37,11 @@ def test_fit_and_evaluate(folder, capsys):
     assert json.loads((folder / "evaluation.json").read_text())["mapping"] == str(maps)
     assert evaluate_interpretations.main([*evaluation, "--layers", "2,3"]) == 2
     assert "no maps for layers [3]" in capsys.readouterr().err
+    other = tiny_model(vocab_size=VOCABULARY, num_hidden_layers=6)
+    other.lm_head.weight.data = other.lm_head.weight.data.flip(0)
+    write_tiny_folder(folder / "other", model=other)
+    assert evaluate_interpretations.main([*evaluation, "--layers", "2,4", "--model", str(folder / "other")]) == 2
+    assert "maps.safetensors is another model's" in capsys.readouterr().err
 
 
 def test_texts_begin_with_prompts_of_the_tuning_half_alone(folder, monkeypatch):

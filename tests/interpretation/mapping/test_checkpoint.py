@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from tiny_folder import SHORT_PROMPT, short_run, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, read_parquet
+from transformers.interpretation.mapping.probe import PROBE, probe_of
 from transformers.interpretation.mapping.translator import load_maps, save_maps
+from transformers.interpretation.models.loading import ModelError
 from transformers.interpretation.runs.manifest import read_manifest
 from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
@@ -158,3 +161,20 @@ def test_a_single_affine_map_is_for_every_layer(request_of, tmp_path):
     each = replace(request, mapping=tmp_path / "each.safetensors", output=tmp_path / "each.parquet")
     list(run(prepare(each)))
     assert found == read_parquet(each.output)
+
+
+def test_maps_that_were_fitted_on_another_model_of_the_same_size_are_refused(request_of, model, tmp_path):
+    request = request_of()
+    maps = load_maps(request.mapping)
+    save_maps(maps, request.mapping, {PROBE: json.dumps(probe_of(model))})
+    list(run(prepare(replace(request, output=tmp_path / "own.parquet"))))
+    other = tiny_model(vocab_size=VOCABULARY)
+    with torch.no_grad():
+        other.lm_head.weight.copy_(other.lm_head.weight.flip(0))
+    save_maps(maps, request.mapping, {PROBE: json.dumps(probe_of(other))})
+    with pytest.raises(ModelError, match=r"mapping .*maps\.safetensors is another model's: logits of a fixed vector"):
+        list(run(prepare(request)))
+    assert not request.output.exists()
+    save_maps(maps, request.mapping, {PROBE: "[1, true, {}]"})
+    with pytest.raises(RequestError, match="its probe is no list of numbers"):
+        prepare(request)

@@ -20,6 +20,7 @@ from transformers.interpretation.mapping.lenses import (
     fit_tuned_lens,
     lens_losses,
 )
+from transformers.interpretation.mapping.probe import probe_of
 from transformers.interpretation.mapping.training_text import SKIPPED, OwnTextSettings, sample_texts
 from transformers.interpretation.mapping.translator import save_maps
 from transformers.interpretation.models.forward import read_out
@@ -165,7 +166,7 @@ def test_a_lens_comes_back_from_its_file_and_serves_as_a_mapping(model, texts, t
 
 def test_a_lens_of_another_model_is_refused(model):
     identity = AffineMap(torch.eye(32), torch.zeros(32))
-    mine = Lens("tuned", {3: identity}, lenses._probe(model))
+    mine = Lens("tuned", {3: identity}, probe_of(model))
     mine.check(model.to(torch.bfloat16))
     model.float()
     with pytest.raises(MappingError, match="layers 0 to 3"):

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..prompts.index_selection import ALL
 from .affine import AffineMap, MappingError, is_affine_map, map_vectors
+from .probe import check_probe, read_probe
 from .translator import Translator, load_maps
 
 _BLOCK = 1 << 20
@@ -32,22 +34,30 @@ class MapsFile:
     """By source layer, ascending, one at least; or one affine map for every layer, as `AffineMap.save` writes it."""
     digest: str
     """Of all bytes of the file."""
+    probe: tuple[float, ...] | None = None
+    """By which the maps know their model, if the file says; see `probe`."""
 
     @classmethod
     def read(cls, path: Path) -> MapsFile:
         """Raises MappingError for a file of something else, or none."""
         try:
             maps = AffineMap.load(path) if is_affine_map(path) else load_maps(path)
+            probe = read_probe(path)
         except MappingError as error:
             raise MappingError(f"mapping {error}; {_REMEDY}") from error
         if not maps:
             raise MappingError(f"mapping {path} is empty; {_REMEDY}")
-        return cls(path, maps, _digest(path))
+        return cls(path, maps, _digest(path), probe)
 
     @property
     def layers(self) -> str:
         """Those that have a map, as a `Selection` takes them."""
         return ALL if isinstance(self.maps, AffineMap) else ",".join(map(str, self.maps))
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise MappingError if the file says that it is another model's, whatever the sizes. It needs the weights."""
+        if self.probe is not None:
+            check_probe(self.probe, model, f"mapping {self.path}")
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """Raise MappingError naming those that have no map."""

@@ -25,6 +25,7 @@ from ..models.families import decoder, decoder_layers
 from ..models.forward import input_device, read_out
 from ..models.thread_hooks import input_hook, output_hook
 from .affine import AffineMap, MappingError
+from .probe import PROBE, check_probe, probe_of, read_probe
 from .training_text import SKIPPED
 from .translator import frozen, load_maps, save_maps
 
@@ -36,10 +37,6 @@ ROWS = 8
 """Texts that are read at once."""
 READ_AT_ONCE = 64
 """Rows of logits that are held at once."""
-PROBED = 64
-"""Logits by which a lens knows its model."""
-SAME_MODEL = 0.999
-"""Cosine of these logits from which a model is the lens's own: rounding to 16 bits changes less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +56,7 @@ class Lens:
 
     def save(self, path: str | Path) -> None:
         """As maps by source layer, in safetensors; the header says that it is a lens."""
-        save_maps(self.maps, path, {"lens": self.kind, "probe": json.dumps(self.probe)})
+        save_maps(self.maps, path, {"lens": self.kind, PROBE: json.dumps(self.probe)})
 
     @classmethod
     def load(cls, path: str | Path) -> Lens:
@@ -71,9 +68,10 @@ class Lens:
                 header = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise MappingError(f"{path} is no lens: {error}") from error
-        if not {"lens", "probe"} <= header.keys():
+        probe = read_probe(path)
+        if "lens" not in header or probe is None:
             raise MappingError(f"{path} is no lens; scripts/fit_lens.py fits one")
-        return cls(header["lens"], load_maps(path), tuple(json.loads(header["probe"])))
+        return cls(header["lens"], load_maps(path), probe)
 
     def check(self, model: nn.Module) -> None:
         """Raise MappingError unless the lens was fitted on this model: read by another's head it would say nothing."""
@@ -84,24 +82,7 @@ class Lens:
                 f"the {self.kind} lens is of layers {sorted(self.maps)} and hidden size {sorted(sizes)}; the model has "
                 f"layers 0 to {layers - 1} and {hidden}"
             )
-        mine = torch.tensor(_probe(model))
-        likeness = (
-            float(torch.cosine_similarity(mine, torch.tensor(self.probe), 0)) if len(mine) == len(self.probe) else 0.0
-        )
-        if likeness < SAME_MODEL:
-            raise MappingError(
-                f"the {self.kind} lens is another model's: logits of a fixed vector agree by {likeness:.3f} only; fit "
-                "one for this model, with scripts/fit_lens.py"
-            )
-
-
-@torch.no_grad()
-def _probe(model: nn.Module) -> tuple[float, ...]:
-    """Some logits of one and the same vector: they depend on the final norm and the head."""
-    hidden = model.get_input_embeddings().embedding_dim
-    vector = torch.randn(1, hidden, generator=torch.Generator().manual_seed(0))
-    logits = read_out(model, vector)[0].cpu()
-    return tuple(logits[:: max(1, len(logits) // PROBED)][:PROBED].tolist())
+        check_probe(self.probe, model, f"the {self.kind} lens")
 
 
 @dataclass(frozen=True)
@@ -154,7 +135,7 @@ def fit_tuned_lens(
             optimizer.step()
             on_step(step, total / len(parts))
     maps = {layer: AffineMap(weight.detach(), bias.detach()) for layer, (weight, bias) in parts.items()}
-    return Lens(TUNED, maps, _probe(model))
+    return Lens(TUNED, maps, probe_of(model))
 
 
 def fit_jacobian_lens(
@@ -193,7 +174,7 @@ def fit_jacobian_lens(
                     sums[layer][row] += gradient[:, valid].float().sum((0, 1)).cpu()
                 on_row(number * hidden + row + 1, len(pieces) * hidden)
     maps = {layer: AffineMap(total.T / (positions * len(texts)), torch.zeros(hidden)) for layer, total in sums.items()}
-    return Lens(JACOBIAN, maps, _probe(model))
+    return Lens(JACOBIAN, maps, probe_of(model))
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..models.loading import Outline, load_weights
+from ..mapping.affine import MappingError
+from ..models.loading import ModelError, Outline, load_weights
 from ..results import parquet
 from ..results.csv_table import csv_rows
 from .csv_writer import is_parquet, open_output
@@ -83,6 +84,12 @@ class Models:
         """Raises ModelError."""
         model = _load(prepared, prepared.outline)
         other = model if prepared.source is None else _load(prepared, prepared.source)
+        if prepared.maps is not None:
+            try:
+                for loaded in (model, other):
+                    prepared.maps.check_model(loaded)
+            except MappingError as error:
+                raise ModelError(str(error)) from error
         return cls(
             model, SourceModel(other, prepared.reader.tokenizer, None if prepared.maps is None else prepared.maps.maps)
         )
