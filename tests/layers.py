@@ -11,8 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "transformers_files" / "interpretation"
-LAYERS = ("errors", "models", "surgery", "prompts", "engine", "mapping", "results", "runs", "measures", "report")
+LAYERS = (
+    "errors",
+    "models",
+    "surgery",
+    "prompts",
+    "engine",
+    "mapping",
+    "results",
+    "runs",
+    "measures",
+    "report",
+    "explorer",
+)
 """From the lowest to the highest; the modules beside them (api, selfie, …) stand above all."""
+PROGRAMS = ("explorer",)
+"""Packages that stand where those modules do."""
 
 
 def main() -> int:
@@ -36,7 +50,7 @@ def upward_imports(package: Path) -> Iterator[str]:
 def unlisted(package: Path) -> Iterator[str]:
     """Subpackages that have no layer."""
     for path in sorted(package.glob("*/__init__.py")):
-        if path.parent.name not in LAYERS:
+        if path.parent.name not in (*LAYERS, *PROGRAMS):
             yield f"{path.parent} is in no layer: add it to {Path(__file__).name}"
 
 

@@ -123,7 +123,7 @@ def interpret_chunk(
         for prompt in dict.fromkeys(cell.prompt for cell in cells):
             check_window(model, len(prompt.input_ids) + settings.max_new_tokens)
             numbers = [number for number, cell in enumerate(cells) if cell.prompt == prompt]
-            same_prompt = [_resolved(cells[number], model.dtype, settings) for number in numbers]
+            same_prompt = [resolved(cells[number], model.dtype, settings) for number in numbers]
             done.update(zip(numbers, _interpret_cells(model, prompt, same_prompt, settings, batch_size)))
     return [done[number] for number in range(len(cells))]
 
@@ -142,7 +142,7 @@ def resolve_batch_size(
     return rows_that_fit(model, prompts, settings.max_new_tokens, memory=memory)
 
 
-def _resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -> Cell:
+def resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -> Cell:
     """The cell as the model takes it: its vector in the model's type, its own layer or the settings'."""
     layer = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
     if layer == SAME:

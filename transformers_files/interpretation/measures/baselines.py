@@ -12,8 +12,7 @@ from ..engine.settings import InterpretationSettings
 from ..mapping.affine import VectorMap
 from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
-from ..models.forward import input_device, read_out
-from ..models.thread_hooks import input_hook
+from ..models.forward import head_out, read_out
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import Interpreter, last_token_states
@@ -98,16 +97,9 @@ def lens_ranks(
     ranks = []
     for rows, wanted in zip(states.split(ROWS), tokens.split(ROWS)):
         rows = rows if lens is None else lens(rows)
-        logits = (_head(model, rows) if normed else read_out(model, rows)).cpu()
+        logits = (head_out(model, rows) if normed else read_out(model, rows)).cpu()
         ranks.append((logits > logits.gather(1, wanted[:, None])).sum(1))
     return torch.cat(ranks)
-
-
-def _head(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """float32 logits `[n, vocabulary]` of states that are after the final norm."""
-    ids = torch.zeros((len(rows), 1), dtype=torch.long, device=input_device(model))
-    with input_hook(model.get_output_embeddings(), lambda hidden: rows[:, None].to(hidden)):
-        return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float()
 
 
 def own_layer_shares(interpreter: Interpreter, facts: Sequence[Fact], layers: Sequence[int]) -> dict[int, Estimate]:

@@ -80,6 +80,13 @@ def read_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
     return logits.reshape(len(states), -1).float()
 
 
+def head_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """What the model's head makes of states `[n, hidden]` that are after the final norm: as `read_out` otherwise."""
+    ids = torch.zeros((len(states), 1), dtype=torch.long, device=input_device(model))
+    with input_hook(model.get_output_embeddings(), lambda hidden: states[:, None].to(hidden)):
+        return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float()
+
+
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The best token of each row of logits `[rows, vocabulary]` and its float32 probability; NaN where it has NaN."""
     tokens, probabilities = [], []

@@ -82,7 +82,7 @@ class Job:
         """What the engine needs of cells of the plan, in their order; without those that do not exist."""
         found = []
         for address in addresses:
-            reading = self._read(address.source)
+            reading = self.reading(address.source)
             if reading.has(address.token):
                 vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
                 layer = address.layer if self.settings.insert_layer == SAME else None
@@ -118,8 +118,8 @@ class Job:
         exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
         return exact[0] - exact[1]
 
-    def _read(self, source: Source) -> SourceActivations:
-        """Cells are in the order of their sources, so only the last one's activations are kept."""
+    def reading(self, source: Source) -> SourceActivations:
+        """A source that has been run through its model. Only the last one is kept: cells come by their sources."""
         if self._reading is None or self._reading.source is not source:
             self._reading = None
             self._reading = SourceActivations(self._source_model, source, self.plan)

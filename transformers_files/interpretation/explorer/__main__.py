@@ -1,0 +1,63 @@
+"""`python -m transformers.interpretation.explorer --model NAME`: the live page of one model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+
+from ..models.device_map import Placement
+from ..models.loading import ModelError, load_weights, read_outline, resolve_device, resolve_dtype
+from ..runs.request import RunRequest
+from .server import LOOPBACK, Explorer
+
+MODEL = ("model", "dtype", "device", "device_map", "max_memory", "trust_remote_code")
+"""The main program's options that concern a model."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 2 with one line on stderr that says what is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        outline = read_outline(options.model, trust_remote_code=options.trust_remote_code)
+        device = resolve_device(options.device)
+        placement = None
+        if options.device_map is not None:
+            placement = Placement.read(options.device_map, max_memory=options.max_memory).fitted(outline.skeleton)
+        dtype = resolve_dtype(options.dtype, device)
+        model = load_weights(outline, dtype=dtype, device=device, placement=placement)
+        explorer = Explorer(model, outline.tokenizer, name=outline.name, host=options.host, port=options.port)
+    except (ModelError, ValueError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{outline.name} is explored at {explorer.url}  (Ctrl-C stops)", flush=True)
+    try:
+        explorer.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        explorer.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m transformers.interpretation.explorer",
+        description="A live page: type a prompt, and read what its hidden embeddings say.",
+    )
+    known = {field.name: field for field in fields(RunRequest)}
+    for name in MODEL:
+        given = dict(known[name].metadata["option"])
+        shown = given.pop("shown")
+        flag = given.pop("flag", f"--{name.replace('_', '-')}")
+        if shown is False:
+            given["action"] = "store_true"
+        parser.add_argument(flag, required=name == "model", **{"default": known[name].default} | given)
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen at; others than %(default)s need a token")
+    parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What can be downloaded: tables, a report page, and the lines of Python that give the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
+from ..report.page import page
+from ..results.csv_table import csv_header, csv_rows
+from ..results.parquet import encode, write_table
+from ..results.record import Record
+from .queries import CellsQuery, given
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a file is made of."""
+
+    query: CellsQuery
+    model: str
+    """Its name."""
+    spec: InterpretationPromptSpec
+    """What the query's cells are interpreted with."""
+    records: Sequence[Record] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file."""
+
+    suffix: str
+    media_type: str
+    write: Callable[[Answer], bytes]
+    needs_records: bool = True
+
+
+def _csv(answer: Answer) -> bytes:
+    return (csv_header() + csv_rows(answer.records)).encode("utf-8", "replace")
+
+
+def _parquet(answer: Answer) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.parquet")
+        write_table(path, [encode(answer.records)])
+        return path.read_bytes()
+
+
+def _page(answer: Answer) -> bytes:
+    reading = answer.query.settings().description
+    return page(answer.records, title=f"{answer.model}: interpretations", reading=reading).encode()
+
+
+def _python(answer: Answer) -> bytes:
+    """The call of `interpret` that gives the query's cells."""
+    chosen = given(answer.query)
+    prompt = chosen.pop("prompt", "")
+    for name in ("format", "question"):
+        chosen.pop(name, None)
+    imports = ["interpret"]
+    if answer.spec.name not in BUILT_IN:
+        imports.append("InterpretationPromptSpec")
+        described = {one.name: getattr(answer.spec, one.name) for one in fields(answer.spec) if one.init}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in described.items() if value)
+        chosen["interpretation_prompt"] = _Code(f"InterpretationPromptSpec({arguments})")
+    arguments = "".join(f",\n    {name}={value!r}" for name, value in chosen.items())
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"from transformers.interpretation import {', '.join(imports)}\n\n"
+        f"name = {answer.model!r}\n"
+        "model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)\n"
+        f"results = interpret(model, tokenizer, {prompt!r}{arguments})\n"
+        "print(results.dataframe())\n"
+    ).encode()
+
+
+class _Code(str):
+    """Shown as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+FORMATS = {
+    "csv": Format("csv", "text/csv; charset=utf-8", _csv),
+    "parquet": Format("parquet", "application/vnd.apache.parquet", _parquet),
+    "page": Format("html", "text/html; charset=utf-8", _page),
+    "python": Format("py", "text/x-python; charset=utf-8", _python, needs_records=False),
+}
+"""By the name that clients give."""

@@ -1,0 +1,181 @@
+"""What clients ask for, checked by the same rules as `interpret`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
+from ..errors.suggestions import did_you_mean
+from ..models.chat_template import has_chat_template, read_prompt
+from ..models.families import RESIDUAL
+from ..models.layer_spec import insert_layer_of
+from ..models.tokenizer import Tokenizer
+from ..prompts.examples import Example
+from ..prompts.index_selection import Selection
+from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
+from ..runs.job import Job, plan_job
+from ..runs.source_model import SourceModel
+
+Indices = str | int | list[int]
+MOST_CHARACTERS = 200_000
+MOST_NEW_TOKENS = 256
+MOST_VECTORS = 256
+
+
+class Query(BaseModel):
+    """Unknown keys are refused: a misspelt setting would be a default in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PromptText(Query):
+    """An interpretation prompt of the client's own."""
+
+    text: str = Field(max_length=MOST_CHARACTERS)
+    placeholder: str = "_"
+    chat: bool = False
+    reply: str = ""
+    stop: str = ""
+
+    def spec(self) -> InterpretationPromptSpec:
+        """Raises ValueError."""
+        return InterpretationPromptSpec("custom", **self.model_dump())
+
+
+class SettingsQuery(Query):
+    """How vectors are interpreted; see `interpret` for what each means."""
+
+    interpretation_prompt: str | PromptText = DEFAULT_PROMPT
+    """A built-in name, or one of the client's own. Never a path: a client must not read the server's files."""
+    question: str | None = Field(None, max_length=MOST_CHARACTERS)
+    """Asked about the embedding, in place of an interpretation prompt."""
+    insert_layer: int | list[int] | Literal["same"] = DEFAULTS.insert_layer  # type: ignore[assignment]
+    replacing_mode: str = DEFAULTS.replacing_mode
+    overlay_strength: float | list[float] = DEFAULTS.overlay_strength  # type: ignore[assignment]
+    guidance: float = DEFAULTS.guidance
+    plausibility: float = DEFAULTS.plausibility
+    deep_gain: float = DEFAULTS.deep_gain
+    max_new_tokens: int = Field(30, le=MOST_NEW_TOKENS)
+
+    def settings(self) -> InterpretationSettings:
+        """Raises ValueError."""
+        return InterpretationSettings(
+            insert_layer=insert_layer_of(self.insert_layer),
+            replacing_mode=self.replacing_mode,
+            overlay_strength=self.overlay_strength,
+            max_new_tokens=self.max_new_tokens,
+            guidance=self.guidance,
+            plausibility=self.plausibility,
+            deep_gain=self.deep_gain,
+        )
+
+    def spec(self, tokenizer: Tokenizer) -> InterpretationPromptSpec:
+        """Raises ValueError."""
+        if self.question is not None:
+            return _question_spec(self.question, chat=has_chat_template(tokenizer))
+        if isinstance(self.interpretation_prompt, PromptText):
+            return self.interpretation_prompt.spec()
+        name = self.interpretation_prompt
+        if name not in BUILT_IN:
+            known = ", ".join(BUILT_IN)
+            raise ValueError(f"unknown interpretation prompt {name!r}{did_you_mean(name, BUILT_IN)}; built in: {known}")
+        return BUILT_IN[name]
+
+
+class TokenizeQuery(Query):
+    """A prompt."""
+
+    prompt: str = Field(max_length=MOST_CHARACTERS)
+    raw: bool = False
+
+    def token_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """As the model sees it."""
+        return read_prompt(tokenizer, self.prompt, raw=self.raw)[1]
+
+
+class CellsQuery(SettingsQuery):
+    """Cells of a prompt's grid, layers by tokens."""
+
+    prompt: str = Field(max_length=MOST_CHARACTERS)
+    raw: bool = False
+    minus: str | None = Field(None, max_length=MOST_CHARACTERS)
+    """Another prompt; then differences are interpreted."""
+    layers: Indices = "all"
+    tokens: Indices = "all"
+    place: str = RESIDUAL
+
+    def job(self, model: nn.Module, tokenizer: Tokenizer, batch_size: int) -> Job:
+        """Checked as `interpret` checks its arguments. Raises ValueError."""
+        return plan_job(
+            model,
+            tokenizer,
+            [Example(name="example_1", prompt=self.prompt, raw=self.raw, minus=self.minus)],
+            [self.spec(tokenizer)],
+            self.settings(),
+            layers=Selection.of(self.layers),
+            tokens=Selection.of(self.tokens),
+            prompt_output_tokens=1,
+            place=self.place,
+            batch_size=batch_size,
+            source_model=SourceModel(model, tokenizer),
+        )
+
+    def identity(self) -> str:
+        """Equal for queries whose cells at the same layer and token are equal."""
+        return self.model_dump_json(exclude={"layers", "tokens"})
+
+
+class CompareQuery(CellsQuery):
+    """Differences of two prompts."""
+
+    minus: str = Field(max_length=MOST_CHARACTERS)  # type: ignore[assignment]
+
+
+class TableQuery(CellsQuery):
+    """Cells as a file."""
+
+    format: Literal["csv", "parquet", "page", "python"] = "csv"
+
+    def identity(self) -> str:
+        return CellsQuery(**self.model_dump(exclude={"format"})).identity()
+
+
+class LensQuery(TokenizeQuery):
+    """What the model's own head makes of hidden states."""
+
+    layers: Indices = "all"
+    tokens: Indices = "all"
+    k: int = Field(3, ge=1, le=50)
+
+
+class ScoreQuery(CellsQuery):
+    """One cell, and a text that it may mean."""
+
+    layers: int  # type: ignore[assignment]
+    tokens: int  # type: ignore[assignment]
+    text: str = Field(min_length=1, max_length=2000)
+
+
+class VectorsQuery(SettingsQuery):
+    """Vectors of the model's hidden space."""
+
+    vectors: list[list[float]] = Field(min_length=1, max_length=MOST_VECTORS)
+    names: list[str] | None = None
+    strength: float | Literal["auto"] = 1.0
+
+
+def given(query: Query) -> dict[str, Any]:
+    """What a client has set itself, and differs from the defaults."""
+    return query.model_dump(exclude_defaults=True)
+
+
+def _question_spec(question: str, *, chat: bool) -> InterpretationPromptSpec:
+    """A prompt that asks about the embedding: in a user's turn, or as text to be continued."""
+    if chat:
+        return InterpretationPromptSpec("question", sequence=("", 0, 0, 0, f"\n{question}"), chat=True)
+    return InterpretationPromptSpec(
+        "question", sequence=("Text: ", 0, 0, 0, f"\nQuestion: {question}\nAnswer:"), stop="\n"
+    )
