@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 from ..models.device_map import Placement
 from ..models.loading import ModelError, load_weights, read_outline, resolve_device, resolve_dtype
@@ -48,12 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     known = {field.name: field for field in fields(RunRequest)}
     for name in MODEL:
-        given = dict(known[name].metadata["option"])
+        given: dict[str, Any] = dict(known[name].metadata["option"])
         shown = given.pop("shown")
         flag = given.pop("flag", f"--{name.replace('_', '-')}")
         if shown is False:
             given["action"] = "store_true"
-        parser.add_argument(flag, required=name == "model", **{"default": known[name].default} | given)
+        if name == "model":
+            given["required"] = True
+        else:
+            given["default"] = known[name].default
+        parser.add_argument(flag, **given)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; others than %(default)s need a token")
     parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
     return parser

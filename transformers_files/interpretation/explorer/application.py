@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -33,6 +34,7 @@ from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import BUILT_IN
 from ..report.grid import columns_of
 from ..report.page import cell_data
+from ..results.calibration import BUILT_IN_CALIBRATION
 from ..results.record import Record
 from ..runs.job import Job
 from ..surgery.modes import REPLACING_MODES
@@ -248,7 +250,7 @@ async def _events(job: Job, messages: _Messages) -> AsyncIterator[str]:
                 columns = [[column.token_idx, column.text, column.source] for column in message.columns]
                 yield _event("begun", layers=job.plan.layers, columns=columns, n_cells=job.plan.n_cells)
             case Computed():
-                yield _event("cells", cells=[cell_data(record) for record in message.records])
+                yield _event("cells", cells=[cell_data(record, BUILT_IN_CALIBRATION) for record in message.records])
             case Failed():
                 yield _event("failed", detail=message.reason)
             case Finished():
@@ -264,11 +266,11 @@ def _vector_cells(served: Served, query: VectorsQuery) -> list[list[Any]]:
     results = interpret_vectors(
         served.model,
         served.tokenizer,
-        [list(vector) for vector in query.vectors],  # type: ignore[arg-type]
+        _tensor(query.vectors),
         names=query.names,
         strength=query.strength,
         interpretation_prompt=query.spec(served.tokenizer),
-        insert_layer=settings.insert_layer,  # type: ignore[arg-type]
+        insert_layer=settings.insert_layer,
         replacing_mode=settings.replacing_mode,
         overlay_strength=settings.overlay_strength,
         guidance=settings.guidance,
@@ -276,4 +278,11 @@ def _vector_cells(served: Served, query: VectorsQuery) -> list[list[Any]]:
         max_new_tokens=settings.max_new_tokens,
         batch_size=served.batch_size,
     )
-    return [cell_data(record) for record in results]
+    return [cell_data(record, BUILT_IN_CALIBRATION) for record in results]
+
+
+def _tensor(vectors: list[list[float]]) -> torch.Tensor:
+    """Raises ValueError for vectors of several lengths."""
+    if len(sizes := sorted({len(vector) for vector in vectors})) > 1:
+        raise ValueError(f"the vectors have {', '.join(map(str, sizes))} numbers; give vectors of one size")
+    return torch.tensor(vectors, dtype=torch.float32)

@@ -131,7 +131,7 @@ class CellsQuery(SettingsQuery):
 class CompareQuery(CellsQuery):
     """Differences of two prompts."""
 
-    minus: str = Field(max_length=MOST_CHARACTERS)  # type: ignore[assignment]
+    minus: str = Field(max_length=MOST_CHARACTERS)
 
 
 class TableQuery(CellsQuery):
@@ -154,8 +154,8 @@ class LensQuery(TokenizeQuery):
 class ScoreQuery(CellsQuery):
     """One cell, and a text that it may mean."""
 
-    layers: int  # type: ignore[assignment]
-    tokens: int  # type: ignore[assignment]
+    layers: int
+    tokens: int
     text: str = Field(min_length=1, max_length=2000)
 
 
