@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
+import socket
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,7 +22,7 @@ from transformers.interpretation import AffineMap, read_csv, read_parquet
 from transformers.interpretation.translator import save_maps
 
 WRONG_NUMBERS = ["-1", "0", "1e9", "nan", "", "x", "99999999999999999999"]
-WRONG_PATHS = ["", ".", "/", "examples.json", "\udcff.csv", "x" * 250 + ".csv", "/dev/null"]
+WRONG_PATHS = ["", ".", "/", "examples.json", "\udcff.csv", "x" * 250 + ".csv", "socket"]
 INDICES = ["all", "last", "0", "-1", "0,2", "1:", "::2", "mean(0:2)"]
 WRONG_INDICES = ["9", "5:5", "::0", "", ",", "mean(all", "a", "1e3", "-99999999999999", "\udcff"]
 FLAGS = ["--csv-safe", "--overwrite", "--no-report", "--plan", "--trust-remote-code", "--show", "--unknown", "word"]
@@ -41,6 +43,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "--overlay-strength": (["0.5", "1,0.5"], ["inf", "nan", "-1", "", "1,1,1", "x"]),
     "--guidance": (["0", "1.5"], ["-1", "nan", "inf", "x"]),
     "--plausibility": (["0", "0.5", "1"], ["-1", "2", "nan"]),
+    "--deep-gain": (["1", "4", "0.5"], ["0", "-1", "nan", "inf", "x"]),
     "--source-model": (["model"], ["./nowhere", "", "empty"]),
     "--mapping": (["maps.safetensors"], [*WRONG_PATHS, "narrow.safetensors"]),
     "--max-new-tokens": (["1", "3"], [*WRONG_NUMBERS, "500"]),
@@ -121,6 +124,8 @@ def check(words: list[str], template: Path) -> None:
         folder = shutil.copytree(template, Path(place) / "work", symlinks=True)
         os.chdir(folder)
         try:
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind("socket")  # a file that can neither be read nor written
             there = state_of(folder)
             status, told = status_of(words)
             if status == 2:
@@ -150,6 +155,13 @@ def check_outputs(words: list[str], before: dict, after: dict) -> None:
     assert {record.status for record in records} == {"ok"}
     assert len(new) == 2 + ("--no-report" not in words), new
     assert not set(before) - set(after)
+
+
+def test_every_option_of_the_program_is_among_these(capsys):
+    with pytest.raises(SystemExit):
+        script.parse(["--help"])
+    told = set(re.findall(r"(?m)^  (--[a-z-]+)", capsys.readouterr().out))
+    assert told == {*OPTIONS, *FLAGS} - {"--unknown", "word"}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -105,27 +105,31 @@ def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypa
     assert "pip install -r requirements.txt" in capsys.readouterr().err
 
 
+OVER = "would be written over"
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "why"),
     [
-        ["--report", "interpretations.csv"],
-        ["--report", "interpretations.csv.manifest.json"],
-        ["--report", "Interpretations.csv"],
-        ["--report", "out.csv.shards/page.html", "--output", "out.csv"],
-        ["--report", "linked/interpretations.csv"],
-        ["--output", "x.csv", "--report", "short.json"],
-        ["--output", ""],
-        ["--output", "x" * 240 + ".csv"],
-        ["--output", "\udcff.csv"],
-        ["--device", "meta"],
+        (["--report", "interpretations.csv"], OVER),
+        (["--report", "interpretations.csv.manifest.json"], OVER),
+        (["--report", "Interpretations.csv"], OVER),
+        (["--report", "out.csv.shards/page.html", "--output", "out.csv"], OVER),
+        (["--report", "linked/interpretations.csv"], OVER),
+        (["--output", "x.csv", "--report", "short.json"], OVER),
+        (["--output", ""], "is a folder; name a file"),
+        (["--output", "x" * 240 + ".csv"], "is too long: with .manifest.json.tmp, which is written beside it"),
+        (["--output", "\udcff.csv"], "its name is not UTF-8"),
+        (["--device", "meta"], "it holds shapes without numbers"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_written(model, workplace, capsys, options):
+def test_what_cannot_be_done_is_refused_before_anything_is_written(model, workplace, capsys, options, why):
     (workplace / "linked").symlink_to(".")
     before = sorted(workplace.rglob("*"))
     assert script.main(arguments(model, *options)) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told and all(line.startswith("error: ") for line in told)
+    assert why in told[0]
+    assert all(line.startswith("error: ") for line in told)
     assert sorted(workplace.rglob("*")) == before
 
 
