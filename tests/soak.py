@@ -41,15 +41,18 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer  # noqa: E402
 from transformers.interpretation import InterpretationPrompt, interpret  # noqa: E402
 from transformers.interpretation.runs import grid, preparation  # noqa: E402
 from transformers.interpretation.runs.manifest import read_manifest  # noqa: E402
-from transformers.utils import chat_template_utils  # noqa: E402
+
+try:
+    from transformers.utils import chat_template_utils  # noqa: E402
+except ImportError:  # this version tells chat templates no time
+    chat_template_utils = None
 
 SECONDS = 600
 DAYS = (datetime(2026, 5, 31), datetime(2026, 9, 1), datetime(2026, 12, 24))
 """Their names differ in length, so that a chat template that writes them makes prompts of different lengths."""
-TEMPLATES = {
-    "model": "{{ strftime_now('%d %B') }}: {% for message in messages %}{{ message['content'] }}{% endfor %}",
-    "other": "{{ strftime_now('%d %B') }}; {% for message in messages %}{{ message['content'] }}{% endfor %}",
-}
+DATE = "{% if strftime_now is defined %}{{ strftime_now('%d %B') }}{% endif %}"
+CONTENT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+TEMPLATES = {"model": f"{DATE}: {CONTENT}", "other": f"{DATE}; {CONTENT}"}
 DONE, STOPPED, REFUSED, INTERRUPTED, KILLED = 0, 1, 2, 130, -signal.SIGKILL
 
 
@@ -107,7 +110,7 @@ def stand_at(day: datetime) -> None:
         def now(cls, tz=None):
             return day
 
-    for module in (chat_template_utils, preparation, grid):
+    for module in filter(None, (chat_template_utils, preparation, grid)):
         module.datetime = Standing
 
 

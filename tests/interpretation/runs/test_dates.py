@@ -14,12 +14,25 @@ from transformers.interpretation.runs import grid, preparation
 from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
 
-chat_template_utils = pytest.importorskip(
-    "transformers.utils.chat_template_utils", reason="this version of transformers tells chat templates no time"
+try:
+    from transformers.utils import chat_template_utils
+except ImportError:
+    chat_template_utils = None
+
+DATED = (
+    "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}: {% endif %}"
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 )
-DATED = "{{ strftime_now('%d %B %Y') }}: {% for message in messages %}{{ message['content'] }}{% endfor %}"
+SAYING = [{"role": "user", "content": ""}]
+TOLD = tiny_tokenizer().apply_chat_template(SAYING, chat_template="{{ strftime_now is defined }}", tokenize=False)
+"""Whether this version tells chat templates the time; whatever the day, older ones write no date."""
 EXAMPLES = {"examples": [{"prompt": "Hi"}, {"prompt": "Yes", "minus": "No"}, {"prompt": "raw", "raw": True}]}
 ASKED = {"name": "asked", "text": "What is _ ?", "chat": True}
+
+
+def written(date, text):
+    """What the template makes of a text on that day."""
+    return f"{date}: {text}" if TOLD == "True" else text
 
 
 @pytest.fixture
@@ -47,7 +60,7 @@ def on_day(monkeypatch):
             def now(cls, tz=None):
                 return datetime(*date, 12)
 
-        for module in (chat_template_utils, preparation, grid):
+        for module in filter(None, (chat_template_utils, preparation, grid)):
             monkeypatch.setattr(module, "datetime", Standing, raising=False)
 
     return on_day
@@ -73,7 +86,7 @@ def test_a_run_goes_on_with_the_prompts_that_it_began_with(request_of, on_day, s
     assert prepare(stopped).is_complete
     if suffix == "csv":
         prompts = {record.prompt for record in read_csv(stopped.output)}
-        assert prompts == {"31 May 2026: Hi", "31 May 2026: Yes", "r"}
+        assert prompts == {written("31 May 2026", "Hi"), written("31 May 2026", "Yes"), "r"}
 
 
 def test_a_run_that_starts_anew_has_the_new_date(request_of, on_day):
@@ -83,7 +96,16 @@ def test_a_run_that_starts_anew_has_the_new_date(request_of, on_day):
     on_day(2026, 9, 1)
     assert prepare(request).is_complete
     list(run(prepare(request_of("out.csv", overwrite=True))))
-    assert read_csv(request.output)[0].prompt == "01 September 2026: Hi"
+    assert read_csv(request.output)[0].prompt == written("01 September 2026", "Hi")
+
+
+def test_a_template_that_wants_a_clock_where_there_is_none_is_refused(tmp_path, request_of):
+    request = request_of("out.csv")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ a_clock_of_its_own() }}{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(RequestError, match=r"the chat template fails \('a_clock_of_its_own' is undefined\)"):
+        prepare(request)
 
 
 def test_prompts_that_change_for_another_reason_are_refused(request_of, monkeypatch):
