@@ -43,7 +43,7 @@ from transformers.interpretation.runs import grid, preparation  # noqa: E402
 from transformers.interpretation.runs.manifest import read_manifest  # noqa: E402
 
 try:
-    from transformers.utils import chat_template_utils  # noqa: E402
+    from transformers.utils import chat_template_utils
 except ImportError:  # this version tells chat templates no time
     chat_template_utils = None
 
