@@ -1,4 +1,4 @@
-# make demo · make test · make soak · make bench — each with TRANSFORMERS=VERSION for another version than the default.
+# make demo · explore · test · soak · bench — each with TRANSFORMERS=VERSION for another version than the default.
 TRANSFORMERS ?= 5.24.0
 TESTED       := 4.34.0 4.41.2 4.48.3 4.57.6 5.0.0 5.23.0 5.24.0
 # Pinned: a range would make pip choose a build of several gigabytes. A GPU user names their own build here.
@@ -10,11 +10,16 @@ CONSTRAINTS := constraints/$(TRANSFORMERS).txt
 RUN         := $(ENV)/bin/python
 PIP         := $(RUN) -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-quick test-matrix test-newest soak bench lint patch restore clean
+.PHONY: demo explore test test-quick test-matrix test-newest soak bench lint patch restore clean
 .DELETE_ON_ERROR:
 
 demo: patch
 	$(RUN) scripts/get_interpretations_from_examples.py --overwrite --output runs/demo/interpretations.csv
+
+# The live page; PORT=8001 for another port.
+PORT ?= 8000
+explore: patch
+	$(RUN) -m transformers.interpretation.explorer --model "$$($(RUN) scripts/embedded_model.py)" --port $(PORT)
 
 test: $(ENV)/.tests-installed patch lint
 	# One thread each: threads of several processes that wait for each other cost many times what they bring. The files
