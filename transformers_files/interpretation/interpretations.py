@@ -25,6 +25,9 @@ from .results.record import COLUMNS, Record, with_token_texts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch import nn
+
+    from .explorer import Explorer
 
 
 class Interpretations(Sequence[Record]):
@@ -62,6 +65,22 @@ class Interpretations(Sequence[Record]):
         from .report import notebook_view
 
         return notebook_view(self)
+
+    def explore(self, model: nn.Module, tokenizer: Tokenizer) -> Explorer:
+        """The live page of a model, opened at the first example: a notebook shows it; elsewhere, open its `url`.
+
+        It serves this machine alone, on a free port, from a thread of its own until its `close()`.
+
+        Args:
+            model, tokenizer: what interprets there; as for `interpret`.
+
+        Raises:
+            MissingPackageError: fastapi or uvicorn is not installed.
+        """
+        from .explorer import Explorer
+        from .explorer.opening import opening
+
+        return Explorer(model, tokenizer, opening=opening(self._records))
 
     def dataframe(self) -> DataFrame:
         """A pandas DataFrame with the columns of the CSV; lists are Python lists, None where there is nothing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from torch import nn
 
@@ -35,6 +37,7 @@ class Explorer:
         host: str = LOOPBACK,
         port: int = 0,
         token: str | None = None,
+        opening: Mapping[str, str] | None = None,
     ) -> None:
         """Start serving.
 
@@ -44,6 +47,7 @@ class Explorer:
             host: the address to listen at. Any other than a loopback one needs a token, and gets one.
             port: 0: a free one.
             token: what clients must show. None: none on loopback, elsewhere a new one.
+            opening: fields of the page's form that `url` fills in; see `opening.opening`.
 
         Raises:
             MissingPackageError: fastapi or uvicorn is not installed.
@@ -64,6 +68,7 @@ class Explorer:
             ) from error
         is_local = host in (LOOPBACK, "localhost", "::1")
         self.token = token or (None if is_local else new_token())
+        self._opening = dict(opening or {})
         self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
         name = name or str(getattr(model.config, "name_or_path", "") or type(model).__name__)
@@ -79,7 +84,9 @@ class Explorer:
     @property
     def url(self) -> str:
         """What to open in a browser."""
-        return f"http://{self._host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        token = f"?{urlencode({'token': self.token})}" if self.token else ""
+        fragment = f"#{urlencode(self._opening)}" if self._opening else ""
+        return f"http://{self._host}:{self.port}/{token}{fragment}"
 
     def wait(self) -> None:
         """Until the server ends."""
@@ -100,6 +107,9 @@ class Explorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<Explorer at {self.url}; .close() ends it>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page in a frame."""
