@@ -39,3 +39,14 @@ function element(name, className, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
+
+function wordOf(text, relevancy, probability) {
+  const span = element("span", "r" + stepOf(relevancy ?? 0), text.replace(/\n/g, "⏎"));
+  span.title = `relevancy ${decimal(relevancy)} · probability ${decimal(probability)}`;
+  if (text === "") { // an end of sequence, or a byte of a character that a later token completes
+    span.textContent = "∅";
+    span.classList.add("silent");
+    span.title += " · a token without text";
+  }
+  return span;
+}

@@ -10,9 +10,10 @@ function part(name, role, className, text) {
 }
 
 class Grid {
-  // `mark(shown, cell)` gives a drawn cell its state, `chosen(cell)` is told when the cursor comes to a cell.
-  constructor(example, reading, room, { mark, chosen }) {
-    Object.assign(this, { example, mark, chosen, from: 0, to: 0, cursor: null });
+  // `mark(shown, cell)` gives a drawn cell its state, `chosen(cell)` is told when the cursor comes to a cell,
+  // `awaited(layer, token)` says which of the absent ones are being computed.
+  constructor(example, reading, room, { mark, chosen, awaited = () => false }) {
+    Object.assign(this, { example, mark, chosen, awaited, from: 0, to: 0, cursor: null });
     this.cells = new Map(reading.cells.map((cell) => [cell[LAYER] + "/" + cell[TOKEN], cell]));
     this.cellOf = new WeakMap(); // td → cell
     this.node = element("div", "scroller");
@@ -37,6 +38,19 @@ class Grid {
 
   markAll() {
     for (const row of this.rows) for (const td of [...row.cells].slice(1)) this.#mark(td);
+  }
+
+  // A cell that has been computed since.
+  add(cell) {
+    this.cells.set(cell[LAYER] + "/" + cell[TOKEN], cell);
+    const y = this.example.layers.indexOf(cell[LAYER]), x = this.example.columns.findIndex((column) => column[0] === cell[TOKEN]);
+    if (this.cursor === null) this.#put(y, x);
+    this.#drawAnew(y, x);
+  }
+
+  // All that are in view, after their colours or what is awaited have changed.
+  drawAllAnew() {
+    for (let y = 0; y < this.rows.length; y++) for (let x = this.from; x < this.to; x++) this.#drawAnew(y, x);
   }
 
   // Brings a cell into view and the cursor to it.
@@ -115,6 +129,7 @@ class Grid {
     td.x = x;
     td.style.left = `calc(var(--margin) + ${x * this.width}px)`;
     td.setAttribute("aria-colindex", x + 2);
+    td.y = y;
     if (cell) {
       td.className = failed(cell) ? "failed" : "r" + stepOf(cell[MEAN] ?? 0);
       td.textContent = cellText(cell);
@@ -122,10 +137,19 @@ class Grid {
       this.cellOf.set(td, cell);
       this.#mark(td);
     } else {
-      td.className = "absent";
-      td.setAttribute("aria-label", "not computed");
+      const awaited = this.awaited(this.example.layers[y], this.example.columns[x][0]);
+      td.className = awaited ? "absent awaited" : "absent";
+      td.setAttribute("aria-label", awaited ? "being computed" : "not computed");
     }
     return td;
+  }
+
+  #drawAnew(y, x) {
+    const old = this.#td(y, x);
+    if (!old) return;
+    const hadFocus = old === document.activeElement, made = this.#cell(y, x);
+    old.replaceWith(made);
+    if (this.cursor?.y === y && this.cursor.x === x) this.#showCursor(hadFocus);
   }
 
   #mark(td) {

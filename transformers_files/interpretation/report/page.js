@@ -1,9 +1,5 @@
 // Search, filter, switches, the table view, and the dock that shows one interpretation in full.
 // An example is drawn when the reader comes near it.
-const ROWS = 400; // of a table that are made in one go
-const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
-  ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["trust", "fair number"], ["status", "short"]];
-
 const WHAT = { vector: "vector", difference: "difference", mean: "no." }; // anything else is a token
 
 const $ = (id) => document.getElementById(id);
@@ -119,34 +115,14 @@ function choose(number, position) {
 
 // --- the table: the same data for reading aloud and copying ---
 function drawTable(number) {
-  const example = data.examples[number], table = element("table", "plain"), scroller = element("div", "scroller");
-  table.append(element("caption", "", example.name));
-  const head = table.createTHead().insertRow(), body = table.createTBody();
-  for (const [name, className] of TABLE) {
-    head.append(element("th", className, name));
-    head.lastChild.scope = "col";
-  }
-  scroller.tabIndex = 0;
-  scroller.append(table);
+  const example = data.examples[number];
+  const cells = example.readings.flatMap((reading) => reading.cells.map((cell) => [reading.label, cell]));
+  const { node, body } = plainTable(example, cells, (row, cell) => {
+    rowCells.set(row, cell);
+    mark(row, cell);
+  });
   drawn[number] = { body };
-  views[number].replaceChildren(scroller);
-  const cells = example.readings.flatMap((reading) => reading.cells.map((cell) => [reading, cell]));
-  const columns = new Map(example.columns.map((column) => [column[0], column]));
-  const more = (from) => { // thousands of rows at once would hold up the first that are seen
-    for (const [reading, cell] of cells.slice(from, from + ROWS)) body.append(tableRow(columns.get(cell[TOKEN]), reading, cell));
-    if (from + ROWS < cells.length) setTimeout(() => scroller.isConnected && more(from + ROWS));
-  };
-  more(0);
-}
-
-function tableRow([index, text, source], reading, cell) {
-  const row = element("tr"), bad = failed(cell);
-  const values = [layerName(cell[LAYER]), index, text, source, reading.label, bad ? "" : textOf(cell),
-    bad ? "" : decimal(cell[MEAN]), bad ? "" : decimal(mean(cell[PROBABILITY])), bad ? "" : percent(cell[TRUST]), bad ? cell[MEAN] : "ok"];
-  values.forEach((value, at) => row.append(element("td", TABLE[at][1], value)));
-  rowCells.set(row, cell);
-  mark(row, cell);
-  return row;
+  views[number].replaceChildren(node);
 }
 
 // --- the dock ---
@@ -166,17 +142,6 @@ function tell(number, cell) {
   }
   words.scrollTop = 0;
   $("place").replaceChildren(...parts, element("span", "word"));
-}
-
-function wordOf(text, relevancy, probability) {
-  const span = element("span", "r" + stepOf(relevancy ?? 0), text.replace(/\n/g, "⏎"));
-  span.title = `relevancy ${decimal(relevancy)} · probability ${decimal(probability)}`;
-  if (text === "") { // an end of sequence, or a byte of a character that a later token completes
-    span.textContent = "∅";
-    span.classList.add("silent");
-    span.title += " · a token without text";
-  }
-  return span;
 }
 
 // --- controls ---

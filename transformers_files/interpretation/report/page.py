@@ -44,9 +44,9 @@ def page(
     calibration: of the trust below which the reader can hide cells.
     """
     examples = examples_of(records)
-    style = palette_style() + _read("page.css")
-    script = "".join(_read(name) for name in ("cells.js", "grid.js", "page.js"))
-    return _render(
+    style = palette_style() + asset("page.css")
+    script = asset("cells.js", "grid.js", "table.js", "page.js")
+    return render(
         "page.html.j2",
         title=title,
         note=note,
@@ -100,7 +100,7 @@ def notebook_view(records: Sequence[Record]) -> str:
     """
     examples = examples_of(records)
     shown = _first_records(examples)
-    return _render(
+    return render(
         "notebook.html.j2",
         n_records=len(records),
         n_examples=len(examples),
@@ -119,7 +119,12 @@ def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN_CAL
         "examples": [_example_data(example, calibration) for example in examples_of(records)],
     }
     # ASCII only: U+2028, U+2029 and lone surrogates are written as escapes, which JSON.parse takes.
-    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).translate(_NOT_ABLE_TO_END_AN_ELEMENT)
+    return script_safe(json.dumps(data, ensure_ascii=True, separators=(",", ":")))
+
+
+def script_safe(json_text: str) -> str:
+    """JSON in ASCII that cannot end the script element that it stands in."""
+    return json_text.translate(_NOT_ABLE_TO_END_AN_ELEMENT)
 
 
 def lowest_layer_naming(example: ExampleGrid) -> int | None:
@@ -189,11 +194,12 @@ def palette_style() -> str:
     return f":root{{{''.join(lines)}--ramp:linear-gradient(to right,{gradient})}}\n{classes}\n"
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
+    """A template of that folder; values are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -204,8 +210,9 @@ def _render(template: str, **values: Any) -> str:
     return encodable(environment.get_template(template).render(**values))
 
 
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+def asset(*names: str) -> str:
+    """Files of this folder, one after the other."""
+    return "".join((_HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 def content_hash(content: str) -> str:
