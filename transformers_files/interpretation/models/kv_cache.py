@@ -109,8 +109,9 @@ def empty_cache(model: nn.Module) -> Any:
 def _caches_nothing(model: nn.Module) -> bool:
     """Whether a model takes no cache, or only one that nobody but itself understands."""
     own: Any = getattr(model, "_supports_default_dynamic_cache", None)  # of the class in some versions, not in all
+    makes_tuples = not getattr(model, "_supports_cache_class", True)
     taken = inspect.signature(type(model).forward).parameters
-    return not any(name in taken for name in NAMES) or (own is not None and not own())
+    return not any(name in taken for name in NAMES) or (own is not None and not own() and not makes_tuples)
 
 
 def _configured(model: nn.Module) -> Any:
