@@ -34,10 +34,10 @@ def request_fields() -> dict[str, Field]:
 
 
 def settings_names() -> tuple[str, ...]:
-    """The fields of a request that say how vectors are interpreted."""
+    """The fields of a request that say how vectors are interpreted, but not how samples are drawn."""
     from transformers.interpretation.engine.settings import InterpretationSettings
 
-    return tuple(field.name for field in fields(InterpretationSettings))
+    return tuple(field.name for field in fields(InterpretationSettings) if field.name in request_fields())
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], n
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from torch import nn
 from .engine.cell import Cell
 from .engine.decode import interpret_chunk, resolve_batch_size
 from .engine.norm_search import choose_strengths
+from .engine.sampling import Sampling
 from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
@@ -58,6 +60,10 @@ def interpret(
     guidance: float = DEFAULTS.guidance,
     plausibility: float = DEFAULTS.plausibility,
     deep_gain: float = DEFAULTS.deep_gain,
+    samples: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
     max_new_tokens: int = 30,
     prompt_output_tokens: int = 1,
     batch_size: int | None = None,
@@ -89,6 +95,11 @@ def interpret(
         overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.
         guidance: γ ≥ 0; how much each token is weighed by what the same text is worth without the embedding. 0: raw
             argmax. See `engine.settings.InterpretationSettings`, also for `plausibility` and `deep_gain`.
+        samples: how many interpretations of each embedding to draw at random; 0: one, of the best tokens. With guidance
+            they are of the guided distribution; see `InterpretationSettings.sampling`. The numbers of a sample follow
+            from `seed` and its cell alone: the embedding's prompt, layer and token, the interpretation prompt, and
+            which of the samples it is.
+        temperature, top_p, seed: of samples; see `engine.sampling.Sampling`.
         max_new_tokens: the longest interpretation.
         prompt_output_tokens: how many tokens the model generates after the prompt, fewer if it ends by itself.
         batch_size: how many are interpreted at once. None: as many as memory suggests.
@@ -98,7 +109,7 @@ def interpret(
             dict of them by source layer; see `mapping`. None: as they are.
 
     Returns:
-        one record per (interpretation prompt, layer, token), in this order.
+        one record per (interpretation prompt, layer, token, sample), in this order.
 
     Raises:
         ValueError: arguments that are out of range, unknown, or do not fit the model.
@@ -111,6 +122,7 @@ def interpret(
         guidance,
         plausibility,
         deep_gain,
+        Sampling.of(samples, temperature, top_p, seed),
     )
     job = plan_job(
         model,
@@ -141,6 +153,10 @@ def interpret_vectors(
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
     guidance: float = DEFAULTS.guidance,
     plausibility: float = DEFAULTS.plausibility,
+    samples: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
     max_new_tokens: int = 30,
     batch_size: int | None = None,
     mapping: AnyMap = None,
@@ -153,17 +169,25 @@ def interpret_vectors(
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
             vectors that have no natural norm (see `strength`), and told behind the vector's name: vector 0 × 12.5.
-        other arguments: as for `interpret`.
+        other arguments: as for `interpret`. The random numbers of a sample follow from the vector's content, in place
+            of where it comes from.
 
     Returns:
-        one record per (interpretation prompt, vector), in this order; `layer_idx` is None, `token_idx` the vector's
-        index, `token_source` "vector".
+        one record per (interpretation prompt, vector, sample), in this order; `layer_idx` is None, `token_idx` the
+        vector's index, `token_source` "vector".
 
     Raises:
         ValueError: as for `interpret`; vectors of another shape.
     """
+    sampling = Sampling.of(samples, temperature, top_p, seed)
     settings = InterpretationSettings(
-        insert_layer_of(insert_layer), replacing_mode, overlay_strength, max_new_tokens, guidance, plausibility
+        insert_layer_of(insert_layer),
+        replacing_mode,
+        overlay_strength,
+        max_new_tokens,
+        guidance,
+        plausibility,
+        sampling=sampling,
     )
     check_evaluation_mode(model)
     rows = _rows(model, vectors, mapping)
@@ -179,11 +203,19 @@ def interpret_vectors(
         choices = choose_strengths(model, prompt, list(rows), settings, batch_size=batch_size)
         factors |= {(prompt, index): choice.factor for index, choice in enumerate(choices)}
     same = strength if isinstance(strength, (int, float)) else 1.0  # "auto" has a factor for each
-    addresses = [(prompt, index) for prompt in prompts for index in range(len(rows))]
+    numbers = range(sampling.samples) if sampling else [None]
+    addresses = [(prompt, index, sample) for prompt in prompts for index in range(len(rows)) for sample in numbers]
     interpretations = []
     for start in range(0, len(addresses), CHUNK_CELLS):
         part = addresses[start : start + CHUNK_CELLS]
-        cells = [Cell(rows[index] * factors.get((prompt, index), same), prompt) for prompt, index in part]
+        cells = [
+            Cell(
+                rows[index] * factors.get((prompt, index), same),
+                prompt,
+                seed=_seed(sampling, prompt, rows[index], sample),
+            )
+            for prompt, index, sample in part
+        ]
         interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
     told = {prompt: _told(names, [factors.get((prompt, index)) for index in range(len(names))]) for prompt in prompts}
     return Interpretations(
@@ -197,10 +229,22 @@ def interpret_vectors(
             token_idx=index,
             current_token=told[prompt][index],
             token_source="vector",
+            sample=sample,
             **interpretation_fields(tokenizer, prompt, settings, interpretation),
         )
-        for (prompt, index), interpretation in zip(addresses, interpretations)
+        for (prompt, index, sample), interpretation in zip(addresses, interpretations)
     )
+
+
+def _seed(
+    sampling: Sampling | None, prompt: InterpretationPrompt, vector: torch.Tensor, sample: int | None
+) -> int | None:
+    """Of a sample of a vector; None where there is no sampling."""
+    if sampling is None or sample is None:
+        return None
+    content = bytes(vector.detach().cpu().contiguous().view(torch.uint8).numpy())
+    cell = prompt.input_ids, prompt.insert_locations, hashlib.sha256(content).hexdigest()
+    return sampling.seed_of(repr(cell), sample)
 
 
 def _told(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from .results.calibration import BUILT_IN_CALIBRATION, Calibration
 from .results.csv_table import CsvTable, csv_header, csv_rows, table_row
 from .results.parquet import ParquetTable, encode, write_table
 from .results.record import COLUMNS, Record, with_token_texts
+from .results.samples import Agreement, agreements
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,6 +103,10 @@ class Interpretations(Sequence[Record]):
         """Those whose trust is at least `least`, from 0 to 1. None with an error is among them."""
         shares = ((record, calibration.trust(record.interpretation_weights)) for record in self._records)
         return Interpretations(record for record, share in shares if share is not None and share >= least)
+
+    def agreements(self) -> list[Agreement]:
+        """Of each cell with samples: what most of them say, and how many do."""
+        return agreements(self._records)
 
     def with_token_texts(self, tokenizer: Tokenizer) -> Interpretations:
         """The same records with `interpretation_tokens` filled in from their token ids."""

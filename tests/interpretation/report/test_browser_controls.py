@@ -197,3 +197,20 @@ def test_the_table_is_the_csv(open_page, page_file, tmp_path):
     assert page.locator("table.plain tbody tr").filter(visible=True).count() == found
     page.click("#table")
     expect(grid(page)).to_be_visible()
+
+
+def test_a_cell_with_samples_says_how_many_agree(open_page, tmp_path):
+    texts = (" a town", " a city", " a city")
+    sampled = [
+        replace(record, sample=n, interpretation_text=text, interpretation_tokens=(text, *[""] * 5))
+        for record in RECORDS[:2]
+        for n, text in enumerate(texts)
+    ]
+    write_page(sampled, tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html")
+    cell(page, 0, 0).hover()
+    expect(page.locator("#words")).to_contain_text("a city")
+    expect(page.locator("#place")).to_contain_text("agreement 66.7\u00a0% of 3 samples")
+    page.click("#table")
+    expect(page.locator("table.plain th").last).to_have_text("agreement")
+    expect(page.locator("table.plain tbody tr").first.locator("td").last).to_have_text("66.7\u00a0% of 3 samples")

@@ -35,6 +35,7 @@ def test_the_names_and_types_that_files_have():
         "insert_layer": pa.string(),
         "status": pa.string(),
         "answer": pa.string(),
+        "sample": pa.int32(),
     }
     assert tuple(wanted) == COLUMNS
     assert parquet.schema() == pa.schema(list(wanted.items()))

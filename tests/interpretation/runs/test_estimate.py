@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.interpretation import Interpretations
 from transformers.interpretation.engine.kernels import linear
+from transformers.interpretation.engine.sampling import Sampling
 from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.flops import Rate
 from transformers.interpretation.prompts.examples import Example
@@ -146,3 +147,15 @@ def test_hours_are_the_work_over_the_rate():
     text = "\n".join(found.lines())
     for number in (found.cells, found.batches, found.work.tokens, found.size.parameters):
         assert f"{number:,}" in text
+
+
+def test_samples_are_cells_of_their_own():
+    how = InterpretationSettings(max_new_tokens=1, sampling=Sampling(3))
+    plan = plan_of(MODEL, how, layers=Selection("1:"), tokens=Selection("last"))
+    found = estimate_of(MODEL, plan, how)
+    _, tokens, records = run_counted(MODEL, plan, how)
+    assert len(records) == found.cells == 2 * 2 * 4 * 3  # examples, prompts, layers, samples
+    assert tokens == found.work.tokens
+    once = InterpretationSettings(max_new_tokens=1)
+    single = estimate_of(MODEL, plan_of(MODEL, once, layers=Selection("1:"), tokens=Selection("last")), once)
+    assert 2.8 < found.csv_bytes / single.csv_bytes < 3.1  # both have a header

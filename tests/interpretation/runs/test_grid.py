@@ -44,20 +44,27 @@ def problems_of(*args, **options):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
-def test_chunks_are_the_cells_in_order(n_tokens, n_prompts, n_layers, chunk_cells):
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.sampled_from([None, 1, 3]),
+)
+def test_chunks_are_the_cells_in_order(n_tokens, n_prompts, n_layers, chunk_cells, samples):
     sources = tuple(
         Source(Example(f"x_{i}", "x"), "x", (5,) * n, tuple(range(n))) for i, n in enumerate(n_tokens, start=1)
     )
     prompts = tuple(InterpretationPrompt(f"p{i}", (5, 6), (1,), "") for i in range(n_prompts))
-    plan = Plan(sources, prompts, tuple(range(n_layers)), 0, chunk_cells)
+    plan = Plan(sources, prompts, tuple(range(n_layers)), 0, chunk_cells, samples=samples)
+    numbers = [None] if samples is None else range(samples)
     expected = [
-        (source, prompt, layer, token)
+        (source, *rest)
         for source in sources
-        for prompt, layer, token in itertools.product(prompts, range(n_layers), source.tokens)
+        for rest in itertools.product(prompts, range(n_layers), source.tokens, numbers)
     ]
     chunks = [plan.chunk(index) for index in range(plan.n_chunks)]
-    assert [(a.source, a.prompt, a.layer, a.token) for chunk in chunks for a in chunk] == expected
+    assert [(a.source, a.prompt, a.layer, a.token, a.sample) for chunk in chunks for a in chunk] == expected
     assert plan.n_cells == len(expected)
     assert all(len(chunk) == chunk_cells for chunk in chunks[:-1])
 

@@ -24,6 +24,8 @@ class Cell:
     depth: float | None = None
     """From 0 to 1, of the hidden state that the vector is; None where it comes from no layer. It matters to
     `InterpretationSettings.deep_gain` alone."""
+    seed: int | None = None
+    """What the random numbers of a sample follow from; see `sampling`. None: there is no sampling."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
     interpretations = interpret_chunk(model, cells, InterpretationSettings(), batch_size=256)
 
 For every cell the placeholders of its interpretation prompt are overwritten with the cell's vector at the input of one
-decoder layer, and the model continues by raw argmax. The relevancy of a token is how much the surgery changed its
-probability, so the same text is read after the same prompt without surgery, too. What makes it fast:
+decoder layer, and the model continues as the settings say: by argmax or at random. The relevancy of a token is how much
+the surgery changed its probability, so the same text is read after the same prompt without surgery, too. What makes it
+fast:
 
 - the tokens before the first placeholder are the same for every row: their keys and values are computed once;
 - logits are made only where they are read, and probabilities under surgery fall out of the decode steps;
@@ -51,6 +52,7 @@ from ..models.forward import (
     input_device,
     next_logits,
     probabilities_of,
+    sampled_tokens,
 )
 from ..models.kv_cache import check_window, empty_cache, repeat_rows
 from ..models.layer_inputs import check_evaluation_mode, check_layer_inputs
@@ -66,6 +68,7 @@ from .kernels.attention import one_query_attention
 from .kernels.kv_buffers import GrowingBuffers
 from .kernels.linear import one_dnn_linear
 from .kernels.overrides import FunctionOverrides
+from .sampling import uniform
 from .settings import InterpretationSettings
 
 _STEPS_PER_CLEANING = 8
@@ -76,6 +79,8 @@ _STEPS_PER_CLEANING = 8
 class _Continuation:
     """What has been generated so far under surgery."""
 
+    seed: int | None = None
+    """The cell's."""
     token_ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     without: list[float] = field(default_factory=list)
@@ -147,6 +152,8 @@ def resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -
     layer = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
     if layer == SAME:
         raise ValueError(f"insert_layer is {SAME}, and a cell does not say which layer it came from")
+    if settings.sampling is not None and cell.seed is None:
+        raise ValueError("the settings have sampling, and a cell has no seed; give it sampling.seed_of(…)")
     return replace(cell, vector=cell.vector.detach().to(dtype), insert_layer=layer)
 
 
@@ -174,10 +181,10 @@ def _interpret_cells(
     return [results[key] if key in results else Interpretation((), (), (), str(problems[key])) for key in keys]
 
 
-def _key(cell: Cell, settings: InterpretationSettings) -> tuple[bytes, Any, float]:
+def _key(cell: Cell, settings: InterpretationSettings) -> tuple[Any, ...]:
     """Equal for cells whose interpretations are equal."""
     content = bytes(cell.vector.cpu().contiguous().view(torch.uint8).numpy())
-    return content, cell.insert_layer, settings.gain(cell.depth)
+    return content, cell.insert_layer, settings.gain(cell.depth), cell.seed
 
 
 def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | None:
@@ -259,12 +266,12 @@ def _decode(
     """
     device = input_device(model)
     ending = _Ending(end_of_sequence_ids(model), prompt.stop)
-    generated = [_Continuation() for _ in cells]
+    generated = [_Continuation(cell.seed) for cell in cells]
     rows, beside = generated, [0] * len(generated)  # beside: which row without surgery has read the same text
     logits, cache = read_under_surgery(model, prompt, cells, settings, shared, untouched=1)
     for step in range(settings.max_new_tokens):
         texts_read = torch.tensor(beside, device=device)
-        best, probabilities = _choose(logits[: len(rows)], logits[len(rows) :], texts_read, settings)
+        best, probabilities = _choose(logits[: len(rows)], logits[len(rows) :], texts_read, rows, settings)
         without = probabilities_of(logits[len(rows) :], texts_read, best)
         tokens = best.tolist()
         going_on = [
@@ -291,9 +298,24 @@ def _decode(
 
 
 def _choose(
-    logits: torch.Tensor, without: torch.Tensor, beside: torch.Tensor, settings: InterpretationSettings
+    logits: torch.Tensor,
+    without: torch.Tensor,
+    beside: torch.Tensor,
+    rows: Sequence[_Continuation],
+    settings: InterpretationSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The next token of each row and its probability, guided by what the rows without surgery make of the same text."""
+    if settings.sampling is not None:
+        return sampled_tokens(
+            logits,
+            without,
+            beside,
+            [uniform(row.seed or 0, len(row.token_ids)) for row in rows],
+            guidance=settings.guidance,
+            plausibility=settings.plausibility,
+            temperature=settings.sampling.temperature,
+            top_p=settings.sampling.top_p,
+        )
     if settings.guidance == 0:
         return best_tokens(logits)
     return guided_tokens(logits, without, beside, settings.guidance, settings.plausibility)

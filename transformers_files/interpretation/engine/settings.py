@@ -9,6 +9,7 @@ from typing import Any
 
 from ..models.layer_spec import SAME, InsertLayer, insert_layer_of, insert_layer_text
 from ..surgery.modes import REPLACING_MODES
+from .sampling import Sampling
 
 DEEP_FROM, DEEP_TO = 0.7, 0.8
 """Of the depth: where the gain of deep states begins to rise, and where it is reached."""
@@ -40,6 +41,10 @@ class InterpretationSettings:
     to this at DEEP_TO and beyond. A deep state is turned away from what it says on its way through the layers between
     unless it is much longer than what they add; a shallow one that is longer only drowns the interpretation prompt."""
 
+    sampling: Sampling | None = None
+    """Tokens drawn at random, of the guided distribution where there is guidance: among the plausible tokens as
+    p · (p/q)^γ, at the temperature and from the nucleus of the sampling. None: the best one, always."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
         if self.replacing_mode not in tuple(REPLACING_MODES):
@@ -66,8 +71,11 @@ class InterpretationSettings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> InterpretationSettings:
-        """Those among the entries of a mapping, such as a manifest's settings. Raises KeyError, ValueError."""
-        return cls(**{field.name: given[field.name] for field in fields(cls)})
+        """Those among the entries of a mapping, such as a manifest's settings. Without an entry of sampling there is
+        none. Raises KeyError, TypeError, ValueError."""
+        sampling = given.get("sampling")
+        plain = {field.name: given[field.name] for field in fields(cls) if field.name != "sampling"}
+        return cls(**plain, sampling=Sampling(**sampling) if isinstance(sampling, Mapping) else sampling)
 
     @property
     def description(self) -> str:
@@ -76,9 +84,11 @@ class InterpretationSettings:
         where = "inserted at the layer it comes from" if layer == SAME else f"inserted at layer {layer}"
         given = self.overlay_strength if isinstance(self.overlay_strength, tuple) else (self.overlay_strength,)
         strength = ", ".join(f"{number:g}" for number in given)
-        guided = "raw argmax" if self.guidance == 0 else f"guidance {self.guidance:g}"
+        chosen = [f"guidance {self.guidance:g}"] if self.guidance else []
+        chosen += [self.sampling.description] if self.sampling else []
         gain = f", deep gain {self.deep_gain:g}" if self.deep_gain != 1 else ""
-        return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}{gain}, {guided}"
+        decoding = ", ".join(chosen) or "raw argmax"
+        return f"{where}, {self.replacing_mode.replace('_', ' ')}, strength {strength}{gain}, {decoding}"
 
 
 DEFAULTS = InterpretationSettings(insert_layer=2, guidance=0.5, deep_gain=4.0)

@@ -8,7 +8,7 @@ versions and families alike, and leaves alone whatever the model does with its l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -110,13 +110,41 @@ def guided_tokens(
         rows: `[n]`, the row of `without` that q of each row is of.
         guidance, plausibility: at least 0; from 0 (all tokens) to 1 (the most probable alone).
     """
-    margin = math.log(plausibility) if plausibility else -math.inf
     tokens, probabilities = [], []
     for piece, beside in zip(_pieces(logits), rows.split(_rows_at_once(logits))):
-        plausible = (piece >= piece.amax(-1, keepdim=True) + margin) & (piece > -math.inf)
-        # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
-        score = torch.where(plausible, piece + guidance * (piece - without[beside].float()), -math.inf)
-        token = score.max(-1).indices
+        token = _guided_scores(piece, without[beside], guidance, plausibility).max(-1).indices
+        tokens.append(token)
+        probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])
+    return torch.cat(tokens), torch.cat(probabilities)
+
+
+def sampled_tokens(
+    logits: torch.Tensor,
+    without: torch.Tensor,
+    rows: torch.Tensor,
+    numbers: Sequence[float],
+    *,
+    guidance: float,
+    plausibility: float,
+    temperature: float,
+    top_p: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token of each row, drawn at random, and its float32 probability p; NaN where the row has NaN.
+
+    The token is the first whose probability, added to those of the tokens before it in the vocabulary, exceeds the
+    row's random number. The order is not that of probabilities, which rounding would change.
+
+    Args:
+        logits, without, rows, guidance, plausibility: as for `guided_tokens`; with guidance 0 there is no bound.
+        numbers: one of each row, from 0 to below 1.
+        temperature: greater than 0. top_p: from above 0 to 1 (all tokens).
+    """
+    tokens, probabilities = [], []
+    drawn = torch.tensor(numbers, dtype=_exact(logits), device=logits.device)
+    for piece, beside, number in zip(_pieces(logits), *(each.split(_rows_at_once(logits)) for each in (rows, drawn))):
+        scores = _guided_scores(piece, without[beside], guidance, plausibility) if guidance else piece
+        share = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
+        token = _at(_nucleus(share, top_p) if top_p < 1 else share, number)
         tokens.append(token)
         probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])
     return torch.cat(tokens), torch.cat(probabilities)
@@ -137,6 +165,33 @@ def end_of_sequence_ids(model: nn.Module) -> frozenset[int]:
 def input_device(model: nn.Module) -> torch.device:
     """Where token ids go. Weights that are offloaded lie nowhere; their hooks take ids from anywhere."""
     return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
+def _guided_scores(piece: torch.Tensor, without: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:
+    """log p + guidance · (log p − log q), up to a number per row; −infinity for tokens that are not plausible."""
+    margin = math.log(plausibility) if plausibility else -math.inf
+    plausible = (piece >= piece.amax(-1, keepdim=True) + margin) & (piece > -math.inf)
+    # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
+    return torch.where(plausible, piece + guidance * (piece - without.float()), -math.inf)
+
+
+def _nucleus(share: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The shares `[rows, vocabulary]` of the fewest most probable tokens that have `top_p` together; 0 for others."""
+    ordered = share.sort(-1, descending=True).values
+    least = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, math.inf).amin(-1, keepdim=True)
+    return torch.where(share >= least, share, 0)
+
+
+def _at(share: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+    """For each row of shares `[rows, vocabulary]` the token at which their sum passes that part of the whole."""
+    sums = share.to(_exact(share)).cumsum(-1)
+    whole = sums[:, -1:]
+    last = (sums < whole).sum(-1)  # number · whole may be rounded to the whole
+    return torch.minimum((sums <= number[:, None] * whole).sum(-1), last)
+
+
+def _exact(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64  # which has no float64
 
 
 def _pieces(logits: torch.Tensor) -> Iterator[torch.Tensor]:

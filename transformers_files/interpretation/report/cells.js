@@ -1,7 +1,8 @@
 "use strict";
 // What a cell says. Data reaches the document through textContent and properties alone, so nothing in it is ever
 // parsed as markup. The numbers are thousandths.
-const LAYER = 0, TOKEN = 1, MEAN = 2, TEXTS = 3, RELEVANCY = 4, PROBABILITY = 5, TRUST = 6; // places in a cell's list
+const LAYER = 0, TOKEN = 1, MEAN = 2, TEXTS = 3, RELEVANCY = 4, PROBABILITY = 5, TRUST = 6, // places in a cell's list
+  ALIKE = 7, SAMPLES = 8; // of samples drawn at random: how many say what the cell says, of how many
 const SHOWN = 64; // characters of a cell: more than the widest one has room for
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -12,6 +13,7 @@ const lowerOf = (cell) => cell.lower ??= textOf(cell).toLowerCase();
 const layerName = (layer) => layer === null ? "vector" : String(layer);
 const stepOf = (relevancy) => Math.min(data.steps - 1, Math.round(relevancy / data.scale * (data.steps - 1)));
 const decimal = (thousandths) => thousandths === null ? "–" : (thousandths / 1000).toFixed(3);
+const agreement = (cell) => cell[SAMPLES] ? `${(100 * cell[ALIKE] / cell[SAMPLES]).toFixed(1)}\u00a0% of ${cell[SAMPLES]} samples` : "–";
 const percent = (thousandths) => thousandths === null ? "–" : (thousandths / 10).toFixed(1) + "\u00a0%";
 
 function mean(numbers) {

@@ -11,8 +11,10 @@ from statistics import fmean
 from ..models.families import RESIDUAL
 from ..models.layer_spec import insert_layer_text
 from ..results.record import MINUS, Record
+from ..results.samples import Agreement, agreement
 from .strings import inert, readable_tokens, visible
 
+_Place = tuple[int | None, int]
 _Key = tuple[str, str, str, str]
 """Name and text of the interpretation prompt, insert layer, place."""
 
@@ -36,8 +38,11 @@ class PromptGrid:
     prompt: str
     insert_layer: str
     """1, or 1,3, or same."""
-    records: dict[tuple[int | None, int], Record]
-    """(layer_idx, token_idx) → the record of that cell. Cells that were not computed are absent."""
+    records: dict[_Place, Record]
+    """(layer_idx, token_idx) → the record of that cell, of samples the most frequent. Cells that were not computed are
+    absent."""
+    agreements: Mapping[_Place, Agreement]
+    """Of the cells with samples."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,16 @@ class ExampleGrid:
 
 
 def examples_of(records: Sequence[Record]) -> tuple[ExampleGrid, ...]:
-    """The examples in the order of their first records. Of a cell that is there twice, the last record counts."""
+    """The examples in the order of their first records. Of a cell or sample that is there twice, the last counts."""
+    return tuple(_example(group) for group in by_example(records).values())
+
+
+def by_example(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records of each example, by its name and prompt, in the order of their first ones."""
     grouped: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         grouped.setdefault((record.name, record.prompt), []).append(record)
-    return tuple(_example(group) for group in grouped.values())
+    return grouped
 
 
 def find_example(examples: Sequence[ExampleGrid], name: str | None) -> ExampleGrid:
@@ -104,10 +114,11 @@ def _mean(numbers: Sequence[float | None] | None) -> float | None:
 
 def _example(records: list[Record]) -> ExampleGrid:
     first = records[0]
-    readings: dict[_Key, dict[tuple[int | None, int], Record]] = {}
+    readings: dict[_Key, dict[_Place, dict[int | None, Record]]] = {}
     for record in records:
         key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
-        readings.setdefault(key, {})[record.layer_idx, record.token_idx] = record
+        cells = readings.setdefault(key, {})
+        cells.setdefault((record.layer_idx, record.token_idx), {})[record.sample] = record
     return ExampleGrid(
         name=first.name,
         category=first.category,
@@ -116,10 +127,17 @@ def _example(records: list[Record]) -> ExampleGrid:
         answer=first.answer,
         columns=_columns(records),
         layers=tuple(sorted({record.layer_idx for record in records}, key=_height, reverse=True)),
-        readings=tuple(
-            PromptGrid(_label(key, list(readings)), key[1], key[2], cells) for key, cells in readings.items()
-        ),
+        readings=tuple(_reading(_label(key, list(readings)), key, cells) for key, cells in readings.items()),
     )
+
+
+def _reading(label: str, key: _Key, cells: Mapping[_Place, Mapping[int | None, Record]]) -> PromptGrid:
+    """cells: by place, the record of each sample; of None where there is no sampling."""
+    agreements = {place: agreement(list(found.values())) for place, found in cells.items() if None not in found}
+    records = {
+        place: agreements[place].record if place in agreements else found[None] for place, found in cells.items()
+    }
+    return PromptGrid(label, key[1], key[2], records, agreements)
 
 
 def _height(layer: int | None) -> int:

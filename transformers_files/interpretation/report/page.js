@@ -137,6 +137,7 @@ function tell(number, cell) {
   } else {
     parts.push(element("span", "", `mean relevancy ${decimal(cell[MEAN])}`), element("span", "", `mean probability ${decimal(mean(cell[PROBABILITY]))}`),
       element("span", "", `trust ${percent(cell[TRUST])}`));
+    if (cell[SAMPLES]) parts.push(element("span", "", `agreement ${agreement(cell)}`));
     if (typeof cell[TEXTS] === "string") words.textContent = cell[TEXTS];
     else words.replaceChildren(...cell[TEXTS].map((word, at) => wordOf(word, cell[RELEVANCY][at], cell[PROBABILITY][at])));
   }

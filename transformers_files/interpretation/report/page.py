@@ -16,8 +16,9 @@ from typing import Any
 
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record
+from ..results.samples import Agreement
 from ..runs.manifest import OutputError
-from .grid import ExampleGrid, PromptGrid, examples_of, mean_relevancy, names_answer, relevancy_scale
+from .grid import ExampleGrid, PromptGrid, by_example, examples_of, mean_relevancy, names_answer, relevancy_scale
 from .palette import STEPS, ink, ramp
 from .strings import encodable, excerpt
 
@@ -99,7 +100,7 @@ def notebook_view(records: Sequence[Record]) -> str:
     are shown: a notebook is stored with its outputs.
     """
     examples = examples_of(records)
-    shown = _first_records(examples)
+    shown = _first_records(records)
     return render(
         "notebook.html.j2",
         n_records=len(records),
@@ -138,11 +139,10 @@ def lowest_layer_naming(example: ExampleGrid) -> int | None:
     return min(layers, default=None)
 
 
-def _first_records(examples: Sequence[ExampleGrid]) -> list[Record]:
-    """The records of as many whole examples as a notebook should hold, and of one at least."""
+def _first_records(records: Sequence[Record]) -> list[Record]:
+    """Those of as many whole examples as a notebook should hold, and of one at least."""
     chosen: list[Record] = []
-    for example in examples:
-        more = [record for reading in example.readings for record in reading.records.values()]
+    for more in by_example(records).values():
         if chosen and len(chosen) + len(more) > _NOTEBOOK_CELLS:
             break
         chosen += more
@@ -159,14 +159,16 @@ def _example_data(example: ExampleGrid, calibration: Calibration) -> dict[str, A
 
 
 def _reading_data(reading: PromptGrid, calibration: Calibration) -> dict[str, Any]:
-    cells = [cell_data(record, calibration) for record in reading.records.values()]
+    agreements = reading.agreements
+    cells = [cell_data(record, calibration, agreements.get(place)) for place, record in reading.records.items()]
     return {"label": reading.label, "cells": cells}
 
 
-def cell_data(record: Record, calibration: Calibration) -> list[Any]:
+def cell_data(record: Record, calibration: Calibration, agreement: Agreement | None = None) -> list[Any]:
     """[layer, token, mean relevancy, texts of the tokens, relevancies, probabilities, trust], numbers in thousandths.
 
-    Where the tokens' texts are not known, the whole text stands in their place. A cell that went wrong is
+    Where the tokens' texts are not known, the whole text stands in their place. Of a cell with samples two whole
+    numbers follow: how many say what the record says, and how many there are. A cell that went wrong is
     [layer, token, status].
     """
     place = [record.layer_idx, record.token_idx]
@@ -176,7 +178,9 @@ def cell_data(record: Record, calibration: Calibration) -> list[Any]:
     known = len(record.interpretation_tokens) == len(weights)
     texts = list(record.interpretation_tokens) if known else record.interpretation_text
     numbers = [[_thousandths(number) for number in column] for column in (weights, record.interpretation_prob)]
-    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers, _thousandths(calibration.trust(weights))]
+    trust = _thousandths(calibration.trust(weights))
+    counts = [] if agreement is None else [agreement.alike, agreement.samples]
+    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers, trust, *counts]
 
 
 def _thousandths(number: float | None) -> int | None:

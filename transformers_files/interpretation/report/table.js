@@ -2,13 +2,15 @@
 const ROWS = 400; // of a table that are made in one go
 const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
   ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["trust", "fair number"], ["status", "short"]];
+const AGREEMENT = ["agreement", "short"]; // where there are samples
 
 // `entries` are [label of the interpretation prompt, cell], `made(row, cell)` is told of each row.
 function plainTable(example, entries, made) {
   const table = element("table", "plain"), node = element("div", "scroller");
   table.append(element("caption", "", example.name));
   const head = table.createTHead().insertRow(), body = table.createTBody();
-  for (const [name, className] of TABLE) {
+  const sampled = entries.some(([, cell]) => cell[SAMPLES]);
+  for (const [name, className] of sampled ? [...TABLE, AGREEMENT] : TABLE) {
     head.append(element("th", className, name));
     head.lastChild.scope = "col";
   }
@@ -18,6 +20,7 @@ function plainTable(example, entries, made) {
   const more = (from) => { // thousands of rows at once would hold up the first that are seen
     for (const [label, cell] of entries.slice(from, from + ROWS)) {
       const row = tableRow(columns.get(cell[TOKEN]), label, cell);
+      if (sampled) row.append(element("td", AGREEMENT[1], agreement(cell)));
       body.append(row);
       made(row, cell);
     }

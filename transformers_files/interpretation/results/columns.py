@@ -145,6 +145,8 @@ class Column:
     form: Form
     meaning: str
     """In Markdown."""
+    may_be_missing: bool = False
+    """Files of versions that did not have it are read as if it held nothing."""
 
 
 def column(form: Form, meaning: str, *, name: str | None = None, **default: Any) -> Any:
@@ -154,8 +156,11 @@ def column(form: Form, meaning: str, *, name: str | None = None, **default: Any)
 
 def columns_of(record: type) -> tuple[Column, ...]:
     """The columns that a dataclass declares, in order."""
-    declared = [(one.name, *one.metadata["column"]) for one in fields(record) if "column" in one.metadata]
-    return tuple(Column(name or field, field, form, meaning) for field, name, form, meaning in declared)
+    declared = [(one, *one.metadata["column"]) for one in fields(record) if "column" in one.metadata]
+    return tuple(
+        Column(name or field.name, field.name, form, meaning, field.default is None)
+        for field, name, form, meaning in declared
+    )
 
 
 def _shown(cell: str) -> str:

@@ -122,7 +122,7 @@ def _read(path: str | Path, reader: Any) -> Iterator[Record]:
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:
-    missing = [column for column in COLUMNS if column not in header]
+    missing = [column.name for column in TABLE if not column.may_be_missing and column.name not in header]
     twice = sorted({column for column in header if column in COLUMNS and list(header).count(column) > 1})
     problems = [f"no column {', '.join(missing)}: not a file of interpretations"] if missing else []
     return problems + [f"column {column} occurs twice" for column in twice]
@@ -133,11 +133,12 @@ def _record(header: Sequence[str], row: Sequence[str], before: dict[str, tuple[s
     if len(row) != len(header):
         raise ValueError(f"{len(row)} cells where the header has {len(header)}")
     cells = dict(zip(header, row))
-    for column in TABLE:
+    there = [column for column in TABLE if column.name in cells]
+    for column in there:
         cell = cells[column.name]
         if column.name not in before or before[column.name][0] != cell:
             before[column.name] = cell, column.form.parse(column.name, cell)
-    record = Record(**{column.field: before[column.name][1] for column in TABLE})
+    record = Record(**{column.field: before[column.name][1] for column in there})
     per_token = [column for column in TABLE if column.form in PER_TOKEN]
     if len({len(getattr(record, column.field)) for column in per_token}) > 1:
         *names, last = (column.name for column in per_token)

@@ -105,21 +105,24 @@ def _batch(records: Sequence[Record]) -> pyarrow.RecordBatch:
 
 
 def _problems(found: pyarrow.Schema) -> list[str]:
-    missing = [column for column in COLUMNS if found.get_field_index(column) < 0]
+    there = {column.name for column in TABLE if found.names.count(column.name) == 1}
+    absent = {column.name for column in TABLE if column.may_be_missing and column.name not in found.names}
+    missing = [column for column in COLUMNS if column not in there | absent]
     if missing:
         return [f"no column {', '.join(missing)} (or it occurs twice): not a file of interpretations"]
     return [
         f"column {field.name} must be of type {field.type}, found {found.field(field.name).type}"
         for field in schema()
-        if found.field(field.name).type != field.type
+        if field.name in there and found.field(field.name).type != field.type
     ]
 
 
 def _records(file: pyarrow.parquet.ParquetFile) -> Iterator[Record]:
     before: dict[str, tuple[Any, Any]] = {}
-    fields = [column.field for column in TABLE]
-    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
-        for row in zip(*(_restored(column, batch.column(column.name), before) for column in TABLE)):
+    there = [column for column in TABLE if column.name in file.schema_arrow.names]
+    fields = [column.field for column in there]
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column.name for column in there]):
+        for row in zip(*(_restored(column, batch.column(column.name), before) for column in there)):
             yield Record(**dict(zip(fields, row)))
 
 

@@ -82,6 +82,11 @@ class Record:
         default=OK,
     )
     answer: str | None = column(TEXT_OR_NONE, "of the example, if it has one", default=None)
+    sample: int | None = column(
+        WHOLE_NUMBER_OR_NONE,
+        "which of several drawn at random, from 0; nothing where there is no sampling",
+        default=None,
+    )
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column."""
 

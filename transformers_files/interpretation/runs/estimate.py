@@ -170,7 +170,8 @@ def _cells_of_prompt(plan: Plan) -> int:
 def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
     """For each chunk the number of its cells by the index of their interpretation prompt."""
     prompts = range(len(plan.prompts))
-    runs = ((index, len(plan.layers) * len(source.tokens)) for source in plan.sources for index in prompts)
+    of_token = len(plan.layers) * plan.per_token
+    runs = ((index, of_token * len(source.tokens)) for source in plan.sources for index in prompts)
     index, left = 0, 0
     for number in range(plan.n_chunks):
         chunk: Counter[int] = Counter()
@@ -186,12 +187,12 @@ def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
 
 def _csv_bytes(plan: Plan, source: Source, settings: InterpretationSettings, tokenizer: Tokenizer) -> int:
     """Of all rows of a source, as if each interpretation had the most tokens, of usual lengths."""
-    rows = [_stand_in(source, prompt, settings, tokenizer, plan.layers[-1]) for prompt in plan.prompts]
-    return len(csv_rows(rows).encode()) * len(plan.layers) * len(source.tokens)
+    rows = [_stand_in(plan, source, prompt, settings, tokenizer) for prompt in plan.prompts]
+    return len(csv_rows(rows).encode()) * len(plan.layers) * len(source.tokens) * plan.per_token
 
 
 def _stand_in(
-    source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Tokenizer, layer: int
+    plan: Plan, source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Tokenizer
 ) -> Record:
     new = settings.max_new_tokens
     tokens = token_strings(tokenizer, source.input_ids)
@@ -201,7 +202,7 @@ def _stand_in(
         prompt=source.text,
         prompt_output="",
         prompt_token_list=tokens,
-        layer_idx=layer,
+        layer_idx=plan.layers[-1],
         token_idx=len(tokens) - 1,
         current_token=tokens[-1],
         repeat_prompt=prompt.text,
@@ -213,6 +214,7 @@ def _stand_in(
         token_source="prompt",
         insert_layer=settings.insert_layer,
         answer=source.example.answer,
+        sample=plan.samples and plan.samples - 1,
     )
 
 

@@ -1,6 +1,6 @@
 """What is interpreted, cell by cell, known before any weights are loaded.
 
-A cell is one (example, interpretation prompt, layer, token); cells are numbered in that order, the last varying
+A cell is one (example, interpretation prompt, layer, token, sample); cells are numbered in that order, the last varying
 fastest. A chunk is a run of consecutive cells, the unit of computing, resuming and distributing work: which
 cells it has depends on the settings alone. A cell of a generated token that turns out not to exist, because the model
 ended its output earlier, stays in the plan and yields no record.
@@ -8,6 +8,7 @@ ended its output earlier, stays in the plan and yields no record.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,12 @@ class Source:
     means over them."""
     minus: Subtrahend | None = None
 
+    @cached_property
+    def digest(self) -> str:
+        """Equal for sources with the same tokens."""
+        ids = self.input_ids, self.minus and self.minus.input_ids
+        return hashlib.sha256(repr(ids).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Address:
@@ -119,6 +126,13 @@ class Address:
     """Index into the n_layers + 1 hidden states, or of the decoder layer whose other hook point is read."""
     token: int | range
     """A position, or those that are averaged over."""
+    sample: int | None = None
+    """Its number among the samples of a cell; None where there is no sampling."""
+
+    def cell(self, place: str) -> str:
+        """What is interpreted, and through which prompt: equal in all plans that have it."""
+        prompt = self.prompt.input_ids, self.prompt.insert_locations
+        return repr((self.source.digest, prompt, place, self.layer, self.token))
 
 
 @dataclass(frozen=True)
@@ -135,12 +149,19 @@ class Plan:
     place: str = RESIDUAL
     """Where in a layer embeddings are read; one of `families.HOOK_POINTS`."""
     captured_bytes: int = CAPTURED_BYTES
+    samples: int | None = None
+    """Of each cell; None: its only interpretation is not drawn at random."""
 
     @cached_property
     def _ends(self) -> list[int]:
         """For each source the number of cells up to and including its own."""
-        per_token = len(self.prompts) * len(self.layers)
+        per_token = len(self.prompts) * len(self.layers) * self.per_token
         return list(accumulate(len(source.tokens) * per_token for source in self.sources))
+
+    @property
+    def per_token(self) -> int:
+        """Interpretations of one embedding through one prompt."""
+        return self.samples or 1
 
     @property
     def n_cells(self) -> int:
@@ -171,9 +192,11 @@ class Plan:
         position = bisect_right(self._ends, number)
         source = self.sources[position]
         within = number - (self._ends[position - 1] if position else 0)
-        rest, token = divmod(within, len(source.tokens))
+        rest, sample = divmod(within, self.per_token)
+        rest, token = divmod(rest, len(source.tokens))
         prompt, layer = divmod(rest, len(self.layers))
-        return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token])
+        drawn = None if self.samples is None else sample
+        return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token], drawn)
 
 
 def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
@@ -241,7 +264,8 @@ def make_plan(
     )
     if problems:
         raise PlanError(problems)
-    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place)
+    samples = None if settings.sampling is None else settings.sampling.samples
+    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place, samples=samples)
 
 
 def build_prompts(

@@ -86,7 +86,7 @@ class Job:
             if reading.has(address.token):
                 vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
                 layer = address.layer if self.settings.insert_layer == SAME else None
-                cell = Cell(vector, address.prompt, layer, self._depth(address.layer))
+                cell = Cell(vector, address.prompt, layer, self._depth(address.layer), self._seed(address))
                 found.append(Ready(address, reading, cell))
         return found
 
@@ -94,6 +94,13 @@ class Job:
         """Relative depth of a source layer; None of mapped vectors, which are as shallow as their insert layer."""
         source = self._source_model
         return None if source.mapping is not None else layer / len(decoder_layers(source.model))
+
+    def _seed(self, address: Address) -> int | None:
+        """Of a sample; None where there is no sampling."""
+        sampling = self.settings.sampling
+        if sampling is None or address.sample is None:
+            return None
+        return sampling.seed_of(address.cell(self.plan.place), address.sample)
 
     def all_records(self) -> Iterator[Record]:
         """Those of every chunk."""
@@ -140,6 +147,7 @@ class Job:
             current_token=reading.name(address.token),
             token_source=token_source(reading.kind(address.token), self.plan.place),
             answer=example.answer,
+            sample=address.sample,
             **interpretation_fields(self._tokenizer, address.prompt, self.settings, interpretation),
         )
 

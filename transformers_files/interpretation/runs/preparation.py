@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import transformers
 
+from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError, problems_of
 from ..mapping.checkpoint import MapsFile, check_spaces
@@ -84,7 +85,7 @@ def check(request: RunRequest) -> Checked:
     with _collected(problems):
         check_hook_point(request.place)
     with _collected(problems):
-        settings = InterpretationSettings(**{one.name: getattr(request, one.name) for one in fields(settings)})
+        settings = _settings(request)
     if request.batch_size is not None and request.batch_size < 1:
         problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
     placement = None
@@ -213,6 +214,13 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
         yield
     except (ValueError, OutputError) as error:
         problems += [prefix + problem for problem in problems_of(error)]
+
+
+def _settings(request: RunRequest) -> InterpretationSettings:
+    """Raises ValueError."""
+    sampling = Sampling.of(request.samples, request.temperature, request.top_p, request.seed)
+    names = [one.name for one in fields(InterpretationSettings) if one.name != "sampling"]
+    return InterpretationSettings(**{name: getattr(request, name) for name in names}, sampling=sampling)
 
 
 def _begun(request: RunRequest) -> datetime | None:

@@ -98,6 +98,17 @@ class RunRequest:
         type=float,
         metavar="X",
     )
+    samples: int = option(
+        "interpretations of each embedding, drawn at random; 0: one, of the best tokens",
+        default=0,
+        type=int,
+        metavar="N",
+    )
+    temperature: float = option("of samples", default=1.0, type=float, metavar="T")
+    top_p: float = option(
+        "draw samples from the most probable tokens that have this share together", default=1.0, type=float, metavar="P"
+    )
+    seed: int = option("of samples", default=0, type=int, metavar="S")
     source_model: str | None = option(
         "explain this model's embeddings: it reads the prompts, --model interprets",
         default=None,
