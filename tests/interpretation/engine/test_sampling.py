@@ -168,6 +168,7 @@ def test_random_numbers_are_spread_evenly():
     ("given", "message"),
     [
         ((-1, 1.0, 1.0, 0), "samples is -1"),
+        ((10**20, 1.0, 1.0, 0), "from 1 to 10,000"),
         ((2.5, 1.0, 1.0, 0), "samples is 2.5: it must be a whole number"),
         ((2, 0.0, 1.0, 0), "temperature is 0.0"),
         ((2, math.inf, 1.0, 0), "temperature is inf"),

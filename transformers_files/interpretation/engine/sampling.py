@@ -15,6 +15,9 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+MOST_SAMPLES = 10_000
+"""Of a cell; with more, a mistyped number would be a plan without end."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -33,8 +36,8 @@ class Sampling:
         for name in ("samples", "seed"):
             if not hasattr(number := getattr(self, name), "__index__"):
                 raise ValueError(f"{name} is {number!r}: it must be a whole number")
-        if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}: at least one is needed (0: no sampling)")
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise ValueError(f"samples is {self.samples}: it must be from 1 to {MOST_SAMPLES:,} (0: no sampling)")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}: it must be finite and greater than 0")
         if not 0 < self.top_p <= 1:
