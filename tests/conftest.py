@@ -14,8 +14,8 @@ from patch_installer.patch import DOCUMENTS
 
 TREE = Path(__file__).resolve().parent.parent
 DEVELOPMENT = "LLM_INTERPRET_DEV"
-# Page and notebook are the same whatever transformers is installed: one version's browser and kernel are enough. Every
-# class of a version is swept on the newest ones, and LongRoPE came with Phi-3.
+# Page and notebook are the same whatever transformers is installed: one version's browser and kernel are enough.
+# LongRoPE came with Phi-3.
 MAJOR = int(transformers.__version__.split(".")[0])
 collect_ignore_glob = (
     []
@@ -23,7 +23,6 @@ collect_ignore_glob = (
     else [
         "interpretation/report/test_browser*.py",
         "scripts/test_notebook.py",
-        "interpretation/models/test_every_model.py",
         *([] if hasattr(transformers, "Phi3ForCausalLM") else ["interpretation/models/test_rope.py"]),
     ]
 )

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import os
 import select
@@ -67,6 +68,17 @@ class NotBuilt(Exception):
 # ---- the reference: plain hooks, nothing of ours
 
 
+def whole_pass(model: nn.Module) -> Any:
+    """A pass over the prompt that keeps no cache."""
+    return model(input_ids=torch.tensor([PROMPT]), **without_cache(model))
+
+
+def without_cache(model: nn.Module) -> dict[str, bool]:
+    """GPT-1 has no cache, and on older versions knows no such option."""
+    taken = inspect.signature(type(model).forward).parameters
+    return {"use_cache": False} if {"use_cache", "kwargs"} & set(taken) else {}
+
+
 def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
     """Path of the longest list of modules that a pass runs once, the list, and the shape of its second's input."""
     seen: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
@@ -83,7 +95,7 @@ def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
 
             handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
-        model(input_ids=torch.tensor([PROMPT]), use_cache=False)
+        whole_pass(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -127,7 +139,10 @@ def decoded(
     """Tokens, and logits [new tokens, vocabulary], of the library's greedy decoding; or of the `forced` tokens."""
     from transformers import LogitsProcessorList
 
+    logits: list[Tensor] = []
+
     def only(ids: Tensor, scores: Tensor) -> Tensor:
+        logits.append(scores.clone())
         if not forced:
             return scores
         wanted = torch.full_like(scores, -torch.inf)
@@ -135,15 +150,9 @@ def decoded(
         return wanted
 
     with inserting(layers, vector):
-        out = model.generate(
-            torch.tensor([PROMPT]),
-            logits_processor=LogitsProcessorList([only]),
-            use_cache=use_cache,
-            output_logits=True,
-            return_dict_in_generate=True,
-            **GREEDY,
-        )
-    return out.sequences[0, len(PROMPT) :].tolist(), torch.cat(out.logits).float()
+        processors = LogitsProcessorList([only])
+        ids = model.generate(torch.tensor([PROMPT]), logits_processor=processors, use_cache=use_cache, **GREEDY)
+    return ids[0, len(PROMPT) :].tolist(), torch.cat(logits).float()
 
 
 GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
@@ -154,9 +163,10 @@ GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "min
 
 def check_forward(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
     ids, info = torch.tensor([PROMPT]), [_info(vectors[0])]
-    found = _ours(model, lambda: model.forward_interpret(input_ids=ids, use_cache=False, insert_info=info).logits)
+    whole = {"input_ids": ids, **without_cache(model)}
+    found = _ours(model, lambda: model.forward_interpret(**whole, insert_info=info).logits)
     with inserting(layers, vectors[0]):
-        _same("logits", found, model(input_ids=ids, use_cache=False).logits)
+        _same("logits", found, whole_pass(model).logits)
 
 
 def check_generate(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
@@ -199,7 +209,7 @@ def check_capture(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Ten
         )
         for number, layer in enumerate(layers)
     ]
-    model(input_ids=torch.tensor([PROMPT]), use_cache=False)
+    whole_pass(model)
     for handle in handles:
         handle.remove()
     places = [0, 7, -1]
@@ -260,6 +270,8 @@ def examine(class_name: str) -> dict[str, Any]:
     record: dict[str, Any] = {"class": class_name, "remarks": []}
     try:
         model = tiny_instance(class_name)
+        if not hasattr(model, "generate"):
+            raise NotBuilt("the library has no generation for it")
         model.generation_config = GenerationConfig(pad_token_id=0)  # no end of sequence, and no forced tokens
         _path, layers, shape = layer_list(model)
         record["model_type"] = model.config.model_type

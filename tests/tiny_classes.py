@@ -13,6 +13,7 @@ import inspect
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
 VOCABULARY = 96
@@ -132,6 +133,12 @@ BY_HAND: dict[str, dict[str, Any]] = {
 }
 """By model type: settings beyond the rules."""
 
+MAJOR = int(transformers.__version__.split(".")[0])
+if MAJOR < 5:
+    BY_HAND["granitemoehybrid"] = {"layer_types": ["mamba", "attention"] * 2}
+    for model_type in ("jamba", "zamba"):
+        BY_HAND.setdefault(model_type, {})["use_mamba_kernels"] = False  # those need a GPU
+
 
 def tiny_config(config_class: type) -> Any:
     """A configuration of this class that makes a tiny model."""
@@ -140,8 +147,6 @@ def tiny_config(config_class: type) -> Any:
 
 def tiny_instance(class_name: str, *, seed: int = 0) -> nn.Module:
     """A model of this class of the installed library, with random weights, in float32 and evaluation mode."""
-    import transformers
-
     cls = getattr(transformers, class_name)
     config = tiny_config(cls.config_class)
     config.is_decoder = True

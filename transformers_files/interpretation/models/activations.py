@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import MLP_INPUT, RESIDUAL, UnsupportedModelError, check_hook_point, decoder_layers, hook_point_module
-from .layer_inputs import check_layer_inputs, check_runs_once, text_model
+from .layer_inputs import check_layer_inputs, check_runs_once, keeping_nothing, text_model
 from .thread_hooks import input_hook, output_hook
 
 
@@ -64,7 +64,8 @@ def capture(
         for layer, module in modules.items():
             hooks.enter_context(hook(module, _keep(states, layer, positions)))
         ids = _beside_embeddings(model, input_ids)
-        output = text_model(model)(input_ids=ids, use_cache=False, return_dict=True)
+        runner = text_model(model)
+        output = runner(input_ids=ids, **keeping_nothing(runner))
     if last in wanted:
         states[last] = _select(output.last_hidden_state, positions)
     missing = sorted(set(wanted) - states.keys())

@@ -16,6 +16,7 @@ from torch import nn
 
 from .families import decoder_layers
 from .kv_cache import cache_beside, cache_in, cached_length, empty_cache, says_length
+from .layer_inputs import head, keeping_nothing
 from .rope import check_pass
 from .text_so_far import TextSoFar
 from .thread_hooks import input_hook, output_hook
@@ -41,7 +42,7 @@ def next_logits(model: nn.Module, input_ids: torch.Tensor, cache: Any) -> tuple[
     if says_length(cache):
         check_pass(model, cached_length(cache), input_ids.shape[1])
     before = cache_beside(model, cache, input_ids)
-    with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
+    with input_hook(head(model), lambda hidden: hidden[:, -1:]):
         out = model(input_ids=input_ids, use_cache=True, return_dict=True, **before)
     return out.logits[:, -1].to(input_ids.device), cache_in(out)
 
@@ -51,8 +52,8 @@ def _after_text(model: nn.Module, before: TextSoFar, input_ids: torch.Tensor) ->
     with before.context():
         if before.model_caches:
             return next_logits(model, input_ids, empty_cache(model))
-        with input_hook(model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
-            out = model(input_ids=input_ids, use_cache=False, return_dict=True)
+        with input_hook(head(model), lambda hidden: hidden[:, -1:]):
+            out = model(input_ids=input_ids, **keeping_nothing(model))
     return out.logits[:, -1].to(input_ids.device), before.grown_to(input_ids)
 
 
@@ -70,7 +71,7 @@ def read_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
     def logits_of(tokens: int) -> torch.Tensor:
         ids = torch.zeros((tokens, 1), dtype=torch.long, device=input_device(model))
-        return model(input_ids=ids, use_cache=False, return_dict=True).logits
+        return model(input_ids=ids, **keeping_nothing(model)).logits
 
     with output_hook(decoder_layers(model)[-1], lambda hidden: states[:, None].to(hidden)):
         try:
@@ -83,8 +84,8 @@ def read_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
 def head_out(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
     """What the model's head makes of states `[n, hidden]` that are after the final norm: as `read_out` otherwise."""
     ids = torch.zeros((len(states), 1), dtype=torch.long, device=input_device(model))
-    with input_hook(model.get_output_embeddings(), lambda hidden: states[:, None].to(hidden)):
-        return model(input_ids=ids, use_cache=False, return_dict=True).logits[:, -1].float()
+    with input_hook(head(model), lambda hidden: states[:, None].to(hidden)):
+        return model(input_ids=ids, **keeping_nothing(model)).logits[:, -1].float()
 
 
 def best_tokens(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

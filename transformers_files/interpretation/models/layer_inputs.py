@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, base_model, decoder, decoder_layers, is_tested
+from .kv_cache import takes_no_cache
 from .thread_hooks import input_hook
 
 _ROWS, _COLUMNS = 2, 3
@@ -40,7 +41,9 @@ _ASKED: weakref.WeakKeyDictionary[nn.Module, _Probe | None] = weakref.WeakKeyDic
 
 
 def check_layer_inputs(model: nn.Module) -> None:
-    """Raise `UnsupportedModelError` where the layers are given something else than `[rows, columns, hidden size]`."""
+    """Raise `UnsupportedModelError` where the layers are given something else than `[rows, columns, hidden size]`, or
+    where modules remember the rows of the pass before."""
+    _check_memory(model)
     probe = _asked(model)
     if probe is None:
         return
@@ -53,6 +56,17 @@ def check_layer_inputs(model: nn.Module) -> None:
                 "token: with several residual streams, or tokens in another dimension, there is no such embedding to "
                 "read or replace, so that models of this kind are not supported"
             )
+
+
+def _check_memory(model: nn.Module) -> None:
+    """RecurrentGemma before 5.23: after a pass over two rows, one over a single row without a cache fails."""
+    if not is_tested(model) and takes_no_cache(base_model(model)):
+        for name, module in model.named_modules():
+            if hasattr(module, "recurrent_states"):
+                raise UnsupportedModelError(
+                    f"{type(base_model(model)).__name__} of this version of transformers keeps the recurrent states of "
+                    f"one pass within its modules ({name}), where the next pass meets them; 5.23 or later does not"
+                )
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
@@ -75,6 +89,26 @@ def check_runs_once(model: nn.Module, layers: Iterable[int]) -> None:
                 "so that it has no single hidden state of a token at its input; layers that run once: "
                 f"{', '.join(str(other) for other, times in sorted(probe.runs.items()) if times == 1) or 'none'}"
             )
+
+
+def keeping_nothing(module: nn.Module) -> dict[str, bool]:
+    """The arguments of a pass through a model, or through its decoder, that keeps no cache."""
+    taken = inspect.signature(module.forward).parameters.values()
+    everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken)
+    names = {parameter.name for parameter in taken}
+    wanted = {"use_cache": False, "return_dict": True}
+    return {name: value for name, value in wanted.items() if everything or name in names}  # GPT-1 has no cache
+
+
+def head(model: nn.Module) -> nn.Module:
+    """The module that makes logits of hidden states. Raises `UnsupportedModelError` for a model that names none."""
+    found = model.get_output_embeddings()
+    if found is None:
+        raise UnsupportedModelError(
+            f"{type(base_model(model)).__name__} does not say which of its modules makes logits of hidden states; its "
+            "get_output_embeddings() has to return it"
+        )
+    return found
 
 
 def hidden_size(model: nn.Module) -> int:
@@ -121,7 +155,7 @@ def _ask(model: nn.Module) -> _Probe | None:
         with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad():
             for layer, module in enumerate(layers):
                 hooks.enter_context(input_hook(module, functools.partial(note, layer)))
-            runner(input_ids=ids, use_cache=False, return_dict=True)
+            runner(input_ids=ids, **keeping_nothing(runner))
     except Exception:  # whatever its own code raises for so short a text: then the passes themselves will tell
         return None
     return _Probe(shapes, runs)
