@@ -51,10 +51,10 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changes: dict[st
         flag, shown = given.pop("flag", f"--{name.replace('_', '-')}"), given.pop("shown") or given["default"]
         if shown is False:
             given["action"] = "store_true"
-        elif isinstance(shown, tuple):  # of an option that may be repeated: argparse would add to its default
-            given |= {"default": None, "help": f"{given['help']} (default: {', '.join(shown)})"}
         elif shown is not None:
-            given["help"] += f" (default: {shown})"
+            given["help"] += f" (default: {', '.join(shown) if isinstance(shown, tuple) else shown})"
+        if isinstance(given["default"], tuple):  # of an option that may be repeated: argparse would add to it
+            given["default"] = None
         parser.add_argument(flag, **given)
 
 

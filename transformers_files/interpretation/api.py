@@ -32,6 +32,7 @@ from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .prompts.questions import ask
 from .results.record import Record
 from .runs.grid import Limits, build_prompts
 from .runs.job import interpretation_fields, plan_job
@@ -53,6 +54,7 @@ def interpret(
     place: str = RESIDUAL,
     minus: str | None = None,
     interpretation_prompt: Prompt | Sequence[Prompt] = DEFAULT_PROMPT,
+    question: str | Sequence[str] | None = None,
     raw: bool = False,
     insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
     replacing_mode: str = DEFAULTS.replacing_mode,
@@ -87,6 +89,7 @@ def interpret(
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.
+        question: put into the {question} field of the interpretation prompts, such as "ask" has; or several.
         raw: feed the prompt as it is; otherwise it becomes a user turn.
         insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
             at the layer that it comes from.
@@ -109,7 +112,7 @@ def interpret(
             dict of them by source layer; see `mapping`. None: as they are.
 
     Returns:
-        one record per (interpretation prompt, layer, token, sample), in this order.
+        one record per (interpretation prompt, question, layer, token, sample), in this order.
 
     Raises:
         ValueError: arguments that are out of range, unknown, or do not fit the model.
@@ -128,7 +131,7 @@ def interpret(
         model,
         tokenizer,
         [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
-        _prompts(interpretation_prompt),
+        _prompts(interpretation_prompt, question),
         settings,
         layers=Selection.of(layers),
         tokens=Selection.of(tokens),
@@ -148,6 +151,7 @@ def interpret_vectors(
     names: Sequence[str] | None = None,
     strength: float | str = 1.0,
     interpretation_prompt: Prompt | Sequence[Prompt] = DEFAULT_PROMPT,
+    question: str | Sequence[str] | None = None,
     insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
     replacing_mode: str = DEFAULTS.replacing_mode,
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
@@ -196,7 +200,7 @@ def interpret_vectors(
         raise ValueError(f"{len(names)} names for {len(rows)} vectors")
     if strength != "auto" and not (isinstance(strength, (int, float)) and math.isfinite(strength)):
         raise ValueError(f'strength is {strength!r}: give a finite number, or "auto"')
-    prompts = build_prompts(tokenizer, _prompts(interpretation_prompt), Limits.of(model), settings)
+    prompts = build_prompts(tokenizer, _prompts(interpretation_prompt, question), Limits.of(model), settings)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
     factors: dict[tuple[InterpretationPrompt, int], float] = {}
     for prompt in prompts if strength == "auto" else ():
@@ -252,7 +256,9 @@ def _told(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, .
     return tuple(name if factor is None else f"{name} × {factor:.3g}" for name, factor in zip(names, factors))
 
 
-def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | InterpretationPromptSpec]:
+def _prompts(
+    given: Prompt | Sequence[Prompt], question: str | Sequence[str] | None
+) -> list[InterpretationPrompt | InterpretationPromptSpec]:
     known = (str, InterpretationPrompt, InterpretationPromptSpec)
     several = [given] if isinstance(given, known) else list(given)
     for prompt in several:
@@ -263,7 +269,8 @@ def _prompts(given: Prompt | Sequence[Prompt]) -> list[InterpretationPrompt | In
             )
     if not several:
         raise ValueError("no interpretation prompt")
-    return [find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several]
+    questions = [question] if isinstance(question, str) else list(question or ())
+    return ask([find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several], questions)
 
 
 def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapping: AnyMap) -> torch.Tensor:

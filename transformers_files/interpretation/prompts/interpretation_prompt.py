@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from .stop import Stop
 
 __all__ = ["BUILT_IN", "InterpretationPrompt", "InterpretationPromptSpec", "encode_prompt", "find_spec", "user_turn"]
 
+QUESTION_FIELD = "{question}"
+"""In a prompt, where a question goes in."""
 _STAND_IN = "\uffff"
 """Holds a placeholder's place while the chat template is applied. It is no character, so no text has it."""
 
@@ -48,6 +50,8 @@ class InterpretationPrompt:
     """What was tokenized, with a mark at each placeholder."""
     stop: Stop | None = None
     """Where interpretations end; None: at an end-of-sequence token alone."""
+    question: str | None = None
+    """What was asked about the embedding, where the prompt has a field for it."""
 
     def __post_init__(self) -> None:
         locations = self.insert_locations
@@ -104,6 +108,9 @@ class InterpretationPromptSpec:
     stop: str = ""
     """The interpretation ends when its text, after leading white space, has this text in it, or when it says the same
     thing for the third time running; see `prompts.stop`. Empty: it ends at neither."""
+    question: str | None = None
+    """What takes the place of {question} in the text, the sequence and the reply; not searched for placeholders. None:
+    not asked yet, so that a prompt with this field cannot be built."""
     _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,12 +121,23 @@ class InterpretationPromptSpec:
         if self.reply and not self.chat:
             raise self._error("a reply belongs to a chat prompt; set chat, or write it at the end of the text")
         object.__setattr__(self, "_pieces", self._split_text() if self.text else self._split_sequence())
+        if self.question is not None:
+            self._fill_in(self.question)
         if len(self._pieces) < 2:
             remedy = f"write {self.placeholder!r} where the embedding goes in" if self.text else "an int stands for one"
             raise self._error(f"there is no placeholder; {remedy}")
         for piece in (*self._pieces, self.reply, self.stop):
             if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
                 raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
+
+    @property
+    def has_field(self) -> bool:
+        """Whether it has a {question} that nothing has been put into."""
+        return any(QUESTION_FIELD in piece for piece in (*self._pieces, self.reply))
+
+    def asking(self, question: str) -> InterpretationPromptSpec:
+        """The same prompt with a question in its field. Raises ValueError where there is no field, or no question."""
+        return replace(self, question=question)
 
     def build(self, tokenizer: Tokenizer, *, now: datetime | None = None) -> InterpretationPrompt:
         """Tokenize the prompt and find its placeholders.
@@ -128,8 +146,10 @@ class InterpretationPromptSpec:
 
         Raises:
             ValueError: the placeholders cannot be told apart from their neighbours, or the chat template fails or
-                changes the text.
+                changes the text, or there is a {question} that nothing was put into.
         """
+        if self.question is None and self.has_field:
+            raise self._error(f"it has the field {QUESTION_FIELD}; give a question")
         pieces = self._in_chat(tokenizer, now) if self.chat else self._pieces
         special = wants_special_tokens(tokenizer, pieces[0], templated=self.chat and has_chat_template(tokenizer))
         marks = (self.placeholder, *MARKS) if self.text else MARKS
@@ -141,7 +161,7 @@ class InterpretationPromptSpec:
             )
         ids, locations, mark = located
         stop = Stop(self.stop, tokenizer) if self.stop else None
-        return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces), stop)
+        return InterpretationPrompt(self.name, tuple(ids), tuple(locations), mark.join(pieces), stop, self.question)
 
     def _in_chat(self, tokenizer: Tokenizer, now: datetime | None) -> list[str]:
         """The pieces as a user's turn, followed by the beginning of the reply."""
@@ -150,12 +170,20 @@ class InterpretationPromptSpec:
         except ChatTemplateError as error:
             told = str(error).replace(repr(_STAND_IN)[1:-1], MARKS[0])
             raise self._error(f"{told}; write the prompt without chat") from None
-        gap = " " if self.reply and not turn[-1:].isspace() else ""
-        pieces = (turn + gap + self.reply).split(_STAND_IN)
+        reply = self.reply if self.question is None else self.reply.replace(QUESTION_FIELD, self.question)
+        gap = " " if reply and not turn[-1:].isspace() else ""
+        pieces = (turn + gap + reply).split(_STAND_IN)
         if len(pieces) != len(self._pieces):
             kept, given = len(pieces) - 1, len(self._pieces) - 1
             raise self._error(f"the chat template makes {kept} of {given} placeholders; write the prompt without chat")
         return pieces
+
+    def _fill_in(self, question: str) -> None:
+        if not question.strip():
+            raise self._error("the question is empty")
+        if not self.has_field:
+            raise self._error(f"it has no field {QUESTION_FIELD} for the question {_shortened(question)}")
+        object.__setattr__(self, "_pieces", tuple(piece.replace(QUESTION_FIELD, question) for piece in self._pieces))
 
     def _split_text(self) -> tuple[str, ...]:
         first, *rest = self.text.split(self.placeholder)
@@ -203,6 +231,12 @@ _THREE_DESCRIPTIONS = (
 )
 """After Patchscopes (Ghandeharioun and others 2024)."""
 
+_QUESTIONS = (
+    "Peru\nQuestion: Which continent is it on?\nAnswer: South America\n\n"
+    "harp\nQuestion: What is it?\nAnswer: a musical instrument\n\n"
+    "Marie Curie\nQuestion: What is her profession?\nAnswer: scientist\n\n "
+)
+
 BUILT_IN: dict[str, InterpretationPromptSpec] = {
     spec.name: spec
     for spec in (
@@ -212,6 +246,9 @@ BUILT_IN: dict[str, InterpretationPromptSpec] = {
         _five_placeholders("object_in_message", "", "Sure, the object in your message is"),
         InterpretationPromptSpec("describe", sequence=(_DESCRIPTIONS, 0, 0), stop="\n"),
         InterpretationPromptSpec("describe_once", sequence=(_THREE_DESCRIPTIONS, 0), stop="\n"),
+        InterpretationPromptSpec(
+            "ask", sequence=(_QUESTIONS, 0, 0, f"\nQuestion: {QUESTION_FIELD}\nAnswer:"), stop="\n"
+        ),
     )
 }
 """The interpretation prompts that are known by name."""

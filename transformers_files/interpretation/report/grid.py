@@ -12,11 +12,11 @@ from ..models.families import RESIDUAL
 from ..models.layer_spec import insert_layer_text
 from ..results.record import MINUS, Record
 from ..results.samples import Agreement, agreement
-from .strings import inert, readable_tokens, visible
+from .strings import inert, one_line, readable_tokens, visible
 
 _Place = tuple[int | None, int]
 _Key = tuple[str, str, str, str]
-"""Name and text of the interpretation prompt, insert layer, place."""
+"""Name of the interpretation prompt with its question, its text, insert layer, place."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,10 @@ def _example(records: list[Record]) -> ExampleGrid:
     first = records[0]
     readings: dict[_Key, dict[_Place, dict[int | None, Record]]] = {}
     for record in records:
-        key = (record.repeat_prompt_name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
+        name = record.repeat_prompt_name
+        if record.question is not None:
+            name += f" · {one_line(record.question)}"
+        key = (name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
         cells = readings.setdefault(key, {})
         cells.setdefault((record.layer_idx, record.token_idx), {})[record.sample] = record
     return ExampleGrid(

@@ -87,6 +87,9 @@ class Record:
         "which of several drawn at random, from 0; nothing where there is no sampling",
         default=None,
     )
+    question: str | None = column(
+        TEXT_OR_NONE, "what was put into the interpretation prompt's `{question}` field, if it has one", default=None
+    )
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column."""
 

@@ -207,6 +207,7 @@ def _stand_in(
         current_token=tokens[-1],
         repeat_prompt=prompt.text,
         repeat_prompt_name=prompt.name,
+        question=prompt.question,
         interpretation=(max(prompt.input_ids),) * new,
         interpretation_text="x" * _LETTERS_PER_TOKEN * new,
         interpretation_weights=(_RELEVANCY,) * new,

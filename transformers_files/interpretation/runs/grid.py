@@ -311,9 +311,10 @@ def _build(
                 f'interpretation prompt "{prompt.name}" has {places} placeholders and overlay_strength '
                 f"{len(strengths)} numbers; give one number for all, or one per placeholder"
             )
-        if prompt.name in (other.name for other in built):
+        if (prompt.name, prompt.question) in ((other.name, other.question) for other in built):
+            asked = "" if prompt.question is None else " and ask the same question"
             problems.append(
-                f'two interpretation prompts are named "{prompt.name}"; their rows could not be distinguished'
+                f'two interpretation prompts are named "{prompt.name}"{asked}; their rows could not be distinguished'
             )
         built.append(prompt)
     return tuple(built)

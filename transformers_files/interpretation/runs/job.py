@@ -197,6 +197,7 @@ def interpretation_fields(
     return {
         "repeat_prompt": prompt.text,
         "repeat_prompt_name": prompt.name,
+        "question": prompt.question,
         "interpretation": interpretation.token_ids,
         "interpretation_text": "".join(pieces),
         "interpretation_weights": interpretation.relevancy,

@@ -28,7 +28,8 @@ from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
-from ..prompts.interpretation_prompt import InterpretationPromptSpec, find_spec
+from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from ..prompts.questions import Prompt, ask
 from .coordination import Ranks
 from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
 from .grid import Limits, Plan, Source, make_plan
@@ -46,7 +47,8 @@ class Checked:
     """What can be known of a request without its model."""
 
     examples: ExamplesFile
-    specs: tuple[InterpretationPromptSpec, ...]
+    prompts: tuple[Prompt, ...]
+    """Asked all questions."""
     layers: Selection
     tokens: Selection
     settings: InterpretationSettings
@@ -59,6 +61,7 @@ def check(request: RunRequest) -> Checked:
     problems: list[str] = []
     examples: ExamplesFile | None = None
     specs: list[InterpretationPromptSpec] = []
+    asked: Sequence[Prompt] = ()
     selections: dict[str, Selection] = {}
     settings = InterpretationSettings()
     with _collected(problems):
@@ -74,6 +77,8 @@ def check(request: RunRequest) -> Checked:
     for name in request.interpretation_prompts:
         with _collected(problems):
             specs.append(find_spec(name))
+    with _collected(problems):
+        asked = ask(specs, request.questions)
     maps = None
     if request.mapping is not None:
         with _collected(problems):
@@ -100,7 +105,7 @@ def check(request: RunRequest) -> Checked:
         problems.append("max_memory and offload_folder need a device map; give one, such as auto")
     if problems:
         raise RequestError(problems)
-    return Checked(examples, tuple(specs), selections["layers"], selections["tokens"], settings, placement, maps)
+    return Checked(examples, tuple(asked), selections["layers"], selections["tokens"], settings, placement, maps)
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,7 @@ def prepare(
         plan = make_plan(
             outline.tokenizer,
             checked.examples.examples,
-            checked.specs,
+            checked.prompts,
             Limits.of(outline.skeleton),
             checked.settings,
             layers=checked.layers,
@@ -237,7 +242,7 @@ def _identity(
         "source model": source and source.fingerprint,
         "examples": checked.examples.digest,
         "examples as the model reads them": _sources_digest(plan.sources),
-        "interpretation prompt": {prompt.name: _digest(repr(prompt).encode()) for prompt in plan.prompts},
+        "interpretation prompt": {_named(prompt): _digest(repr(prompt).encode()) for prompt in plan.prompts},
         "layers": checked.layers.text,
         "tokens": checked.tokens.text,
         "place": request.place,
@@ -273,6 +278,10 @@ def about(prepared: Prepared) -> dict[str, Any]:
 def _where(prepared: Prepared) -> str:
     device_map = prepared.request.device_map
     return prepared.device if device_map is None else f"device map {device_map}"
+
+
+def _named(prompt: InterpretationPrompt) -> str:
+    return prompt.name if prompt.question is None else f"{prompt.name}: {prompt.question}"
 
 
 def _sources_digest(sources: Sequence[Source]) -> str:

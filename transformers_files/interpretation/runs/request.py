@@ -63,6 +63,14 @@ class RunRequest:
         action="append",
         metavar="NAME|FILE.json",
     )
+    questions: tuple[str, ...] = option(
+        "put into the {question} field of the interpretation prompts; may be repeated",
+        default=(),
+        shown="none",
+        flag="--question",
+        action="append",
+        metavar="TEXT",
+    )
     insert_layer: InsertLayer = option(
         "decoder layer to insert at; 1,3: at both; same: where each embedding comes from",
         default=DEFAULTS.insert_layer,
