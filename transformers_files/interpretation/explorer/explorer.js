@@ -1,267 +1,230 @@
-// The form, its boards, and the address that says what is shown.
-const $ = (id) => document.getElementById(id);
-const { about } = data;
-const SETTINGS = ["interpretation_prompt", "insert_layer", "replacing_mode", "overlay_strength", "guidance", "max_new_tokens"];
-const NUMBERS = ["overlay_strength", "guidance", "max_new_tokens"];
-const FIRST = { prompt: "The capital of France is", other: "The capital of Italy is", raw: "raw", view: "single", layers: "all", tokens: "all" };
-const MOST_CHIPS = 300;
-const MANY_CELLS = 5000;
-
-let surest = 0, lensShown = false, isAway = false;
-const detail = new Detail($("detail"), cellQuery);
+// The page: a form, one or two boards, and the panel of the chosen cell.
+let surest = 0, lensShown = false, chosenByReader = false, named = null;
 const boards = [];
-
-// --- state: the form's fields, in the address as far as they differ from the defaults ---
-const fieldsOf = () => Object.fromEntries([...Object.keys(FIRST).filter((name) => name !== "prompt"), "prompt", ...SETTINGS].map((name) => [name, $(name).value]));
-const defaults = () => ({ ...FIRST, ...Object.fromEntries(SETTINGS.map((name) => [name, String(about.defaults[name])])) });
-
-function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  for (const [name, value] of Object.entries(defaults())) $(name).value = given.get(name) ?? value;
-}
-
-function writeAddress() {
-  const standard = defaults(), set = Object.entries(fieldsOf()).filter(([name, value]) => value !== standard[name]);
-  history.replaceState(null, "", "#" + new URLSearchParams(set));
-}
-
-function queryOf(prompt) {
-  const fields = fieldsOf(), query = { prompt, raw: fields.raw === "raw", minus: null, layers: fields.layers, tokens: fields.tokens, deep_gain: about.defaults.deep_gain, plausibility: about.defaults.plausibility };
-  for (const name of SETTINGS) query[name] = NUMBERS.includes(name) ? Number(fields[name]) : fields[name];
-  if (/^\d+$/.test(query.insert_layer)) query.insert_layer = Number(query.insert_layer);
-  else if (query.insert_layer.includes(",")) query.insert_layer = query.insert_layer.split(",").map(Number);
-  return query;
-}
-
-function cellQuery(board, cell) {
-  const source = board.columnOf(cell)[2];
-  // A mean is named by the text that asks for it; a generated token only comes with all.
-  const tokens = source === "mean" ? board.columnOf(cell)[1] : source === "output" ? "all" : String(cell[TOKEN]);
-  return { ...board.query, layers: String(cell[LAYER]), tokens };
-}
+const outage = new Outage($("banner"), about.model);
+const detail = new Detail($("detail"), outage, adopt);
+const chips = new Chips($("chips"), $("tokens"));
+let laid = null; // what the boards have been laid out for
 
 // --- boards ---
-function arrange() {
-  const view = $("view").value, titles = view === "beside" ? [$("prompt").value, $("other").value] : [view === "difference" ? `${$("prompt").value} − ${$("other").value}` : $("prompt").value];
-  $("second").hidden = view === "single";
-  while (boards.length > titles.length) boards.pop().stop();
-  while (boards.length < titles.length) boards.push(new Board("", { chosen: (board, cell) => detail.show(board, cell), selected, changed: tellProgress, mark: markCell }));
-  boards.forEach((board, at) => { board.heading.textContent = titles[at]; board.node.setAttribute("aria-label", titles[at]); });
+function arrange(wanted) {
+  while (boards.length > wanted.length) boards.pop().stop();
+  while (boards.length < wanted.length) boards.push(new Board({ chosen, selected, changed, isHidden: (cell) => surest > 0 && !failed(cell) && cell[TRUST] < surest }));
+  boards.forEach((board, at) => board.entitle(wanted.length > 1 ? wanted[at].prompt : wanted[at].minus !== null ? `${wanted[at].prompt} − ${wanted[at].minus}` : ""));
   $("boards").replaceChildren(...boards.map((board) => board.node));
 }
 
+// Empty grids for the prompts in the form, and their tokens. Of several calls the last one counts.
+let laying = new AbortController();
 async function lay() {
-  arrange();
-  const prompts = $("view").value === "beside" ? [$("prompt").value, $("other").value] : [$("prompt").value];
-  const layers = Array.from({ length: about.n_layers + 1 }, (_, at) => about.n_layers - at);
-  await Promise.all(prompts.map(async (prompt, at) => {
-    const { tokens } = await askForJson("tokenize", { prompt, raw: $("raw").value === "raw" });
-    if (at === 0) showChips(tokens);
-    if ($("view").value === "difference") boards[at].lay([], []);
-    else boards[at].lay(layers, tokens.map(({ index, text }) => [index, text, "prompt"]));
-  }));
+  typed.cancel();
+  laying.abort();
+  const { signal } = laying = new AbortController(), wanted = queries();
+  $("second").hidden = $("view").value === "single";
+  arrange(wanted);
   detail.clear();
+  chosenByReader = false;
+  const layers = Array.from({ length: about.n_layers + 1 }, (_, at) => about.n_layers - at);
+  for (const board of boards) board.lay([], []);
+  await Promise.all(wanted.map(async ({ prompt, raw, minus }, at) => {
+    const { tokens } = await persisting(() => askForJson("tokenize", { prompt, raw }, signal), signal, outage, (sentence) => boards[at].say(sentence));
+    if (at === 0) chips.set(tokens);
+    if (minus === null) boards[at].lay(layers, tokens.map(({ index, text }) => [index, text, "prompt"]));
+  }));
+  laid = identityOfPrompts();
 }
 
+const identityOfPrompts = () => JSON.stringify(["prompt", "other", "raw", "view"].map((name) => $(name).value));
+
+const report = (error) => { if (error.name !== "AbortError") boards[0].say(error.message); };
+
 async function run() {
-  writeAddress();
-  how();
-  const view = $("view").value, prompts = view === "beside" ? [$("prompt").value, $("other").value] : [$("prompt").value];
-  await Promise.all(prompts.map((prompt, at) => runBoard(boards[at], { ...queryOf(prompt), minus: view === "difference" ? $("other").value : null })));
+  try {
+    if (laid !== identityOfPrompts()) await lay();
+  } catch (error) {
+    report(error);
+    return;
+  }
+  typed.cancel();
+  writeAddress(named);
+  tellSettings();
+  boards.forEach((board, at) => runBoard(board, queries()[at]));
 }
 
 async function runBoard(board, query) {
   try {
-    await board.run(query);
+    await board.run(query, outage);
+    chooseBest(board);
     if (lensShown) await showLens(board);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    if (error instanceof ServerGone) {
-      await away();
-      await runBoard(board, board.missing());
-      return;
-    }
-    board.say(error.message);
+    if (error.name !== "AbortError") board.say(error.message);
   }
 }
 
-async function away() {
-  $("banner").textContent = "The server does not answer. Start it again with the same command: this page waits for it and goes on.";
-  $("banner").hidden = false;
-  isAway = true;
-  await serverIsBack();
-  isAway = false;
-  $("banner").hidden = true;
+function stop() {
+  for (const board of boards) board.stop();
+  changed();
 }
 
-function selected(board, layers, columns) {
-  $("layers").value = span(layers, about.n_layers + 1);
-  const indices = columns.filter((column) => column[2] === "prompt").map((column) => column[0]);
-  $("tokens").value = indices.length ? span(indices, board.columns.length) : "all";
-  pressChips();
+// The whole grid with the settings that were tried on a cell.
+function adopt({ interpretation_prompt: prompt, question, ...settings }) {
+  for (const [name, value] of Object.entries(settings)) $(name).value = String(value);
+  if (prompt !== undefined) $("interpretation_prompt").value = prompt;
+  if (question !== undefined) $("question").value = question ?? "";
   run();
 }
 
-// Neighbouring indices as a slice.
-function span(indices, length) {
-  const first = Math.min(...indices), last = Math.max(...indices);
-  return indices.length === length ? "all" : indices.length === 1 ? String(first) : `${first}:${last + 1}`;
+// --- the chosen cell ---
+function chosen(board, cell) {
+  chosenByReader = true;
+  show(board, cell);
 }
 
-function tellProgress() {
-  const running = boards.filter((board) => board.isRunning);
-  $("stop").disabled = running.length === 0;
-  const [n, of] = boards.reduce(([a, b], board) => [a + (board.n ?? 0), b + (board.of ?? 0)], [0, 0]);
-  $("progress").textContent = running.length === 0 ? `${n.toLocaleString("en")} cells` : of ? `${n.toLocaleString("en")} of ${of.toLocaleString("en")} cells` : "reading the prompt …";
+function show(board, cell) {
+  for (const other of boards) if (other !== board) other.show(null);
+  detail.show(board, cell);
+  named = boards.indexOf(board) === 0 ? keyOf(cell) : null;
+  if (chosenByReader) writeAddress(named);
 }
 
-function markCell(td, cell) {
-  const hidden = surest > 0 && !failed(cell) && cell[TRUST] < surest;
-  td.classList.toggle("hidden", hidden);
-  td.textContent = hidden ? "·" : cellText(cell);
-  if (hidden) td.setAttribute("aria-label", "hidden");
-  else td.removeAttribute("aria-label");
+// Until the reader chooses: the cell that the address names, else of the last prompt token, which holds what comes next, the
+// one to be trusted most.
+function chooseBest(board) {
+  if (chosenByReader || board !== boards[0]) return;
+  const last = board.columns.findLast(([index, , source]) => source !== "output" && board.layers.some((layer) => board.cells.has(layer + "/" + index)));
+  const its = [...board.cells.values()].filter((cell) => !failed(cell) && (!last || cell[TOKEN] === last[0]));
+  const [best] = its.sort((a, b) => b[TRUST] - a[TRUST] || b[MEAN] - a[MEAN]);
+  const cell = board.cells.get(named) ?? best;
+  if (!cell) return;
+  board.grid?.point(cell);
+  detail.show(board, cell);
 }
 
+function selected(board, layers, columns) {
+  $("layers").value = selectionText(layers.map(Number).sort((a, b) => a - b), about.n_layers + 1);
+  const alone = columns.filter(([index, text, source]) => source === "prompt" || (source === "difference" && text.endsWith(`[${index}]`)));
+  const there = board.columns.filter(([, , source]) => source !== "output");
+  if (columns.length === board.columns.length || !alone.length) $("tokens").value = "all";
+  else $("tokens").value = selectionText(alone.map(([index]) => index), there.length);
+  chips.show();
+  run();
+}
+
+// --- progress ---
+let toldQuarter = null;
+function changed() {
+  const running = boards.some((board) => board.isRunning);
+  const [n, of] = boards.reduce(([a, b], board) => [a + board.computed, b + board.wanted.size], [0, 0]);
+  $("stop").hidden = !running;
+  $("run").hidden = running;
+  $("progress").hidden = !running;
+  if (of) $("progress").value = n / of;
+  else $("progress").removeAttribute("value");
+  const cells = of.toLocaleString("en") + (of === 1 ? " cell" : " cells");
+  $("count").textContent = running && !of ? "reading the prompt …" : n < of ? `${n.toLocaleString("en")} of ${cells}${running ? "" : ", stopped"}` : of ? cells : "";
+  const quarter = running ? `${Math.floor(4 * n / of)}` : "end";
+  if (quarter !== toldQuarter) $("status").textContent = $("count").textContent; // read aloud: not every batch
+  toldQuarter = quarter;
+  if (!detail.shown && n) boards.slice(0, 1).forEach(chooseBest);
+}
+
+// --- the logit lens ---
 async function showLens(board) {
-  const { query } = board;
-  if (query === null || query.minus !== null) return;
-  const tokens = board.columns.filter((column) => column[2] === "prompt").map((column) => column[0]);
-  const { cells } = await askForJson("lens", { prompt: query.prompt, raw: query.raw, layers: board.layers.join(","), tokens: tokens.join(","), k: 3 });
+  const { query } = board, tokens = board.columns.filter(([, , source]) => source === "prompt").map(([index]) => index);
+  if (query === null || query.minus !== null || !tokens.length) return;
+  const asked = { prompt: query.prompt, raw: query.raw, layers: board.layers.join(","), tokens: tokens.join(","), k: 3 };
+  const { cells } = await persisting(() => askForJson("lens", asked), undefined, outage);
+  if (board.query !== query) return;
   for (const { layer, token, top } of cells) board.lens.set(layer + "/" + token, top);
   board.grid?.drawAllAnew();
 }
 
-// --- tokens as chips: pressed ones are interpreted; none pressed: all ---
-function showChips(tokens) {
-  const chips = tokens.slice(0, MOST_CHIPS).map(({ index, id, text }) => {
-    const chip = element("button", "", text.slice(0, SHOWN));
-    chip.type = "button";
-    chip.title = `token ${index}, id ${id}`;
-    chip.value = index;
-    return chip;
-  });
-  const more = tokens.length > MOST_CHIPS ? `… and ${tokens.length - MOST_CHIPS} more ` : "";
-  $("chips").replaceChildren(...chips, element("span", "", `${more}${tokens.length} ${tokens.length === 1 ? "token" : "tokens"}`));
-  pressChips();
-}
-
-function pressChips() {
-  const listed = $("tokens").value.split(",").map((part) => part.trim());
-  for (const chip of $("chips").querySelectorAll("button")) chip.setAttribute("aria-pressed", listed.some((part) => {
-    const slice = /^(\d+):(\d+)$/.exec(part);
-    return part === chip.value || (slice && Number(chip.value) >= Number(slice[1]) && Number(chip.value) < Number(slice[2]));
-  }));
-}
-
-function how() {
-  const { interpretation_prompt, insert_layer, replacing_mode, overlay_strength, guidance } = fieldsOf();
-  $("how").textContent = `${interpretation_prompt}, inserted at layer ${insert_layer}, ${replacing_mode.replace(/_/g, " ")}, strength ${overlay_strength}, guidance ${guidance}`;
-}
-
-// --- files ---
-async function download(format) {
-  const [board] = boards, query = board.query ?? queryOf($("prompt").value);
-  try {
-    const response = await ask("table", { ...query, layers: $("layers").value, tokens: $("tokens").value, format });
-    if (format === "python") {
-      $("code").querySelector("pre").textContent = await response.text();
-      $("code").showModal();
-      return;
-    }
-    const link = element("a");
-    link.href = URL.createObjectURL(await response.blob());
-    link.download = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1] ?? "interpretations";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  } catch (error) {
-    board.say(error instanceof ServerGone ? "The server does not answer." : error.message);
+async function switchLens() {
+  lensShown = !lensShown;
+  $("lens").setAttribute("aria-pressed", lensShown);
+  for (const board of boards) {
+    board.lens.clear();
+    board.grid?.drawAllAnew();
+    if (lensShown && board.query?.minus != null) board.say("The logit lens reads states, not differences of states.");
+    else if (lensShown) showLens(board).catch(report);
   }
-}
-
-async function copy(text, button) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Not allowed here";
-  }
-  setTimeout(() => { button.textContent = label; }, 1500);
 }
 
 // --- controls ---
-const anew = () => lay().catch(async (error) => {
-  if (error instanceof ServerGone) {
-    await away();
-    return anew();
-  }
-  boards[0].say(error.message);
-});
-const typed = later(250, anew);
-for (const name of ["prompt", "other"]) $(name).addEventListener("input", typed);
-for (const name of ["raw", "view"]) $(name).addEventListener("change", () => anew().then(run));
-for (const name of ["interpretation_prompt", "replacing_mode"]) $(name).addEventListener("change", run);
-for (const name of ["insert_layer", "overlay_strength", "guidance", "max_new_tokens"]) $(name).addEventListener("change", run);
-$("tokens").addEventListener("input", pressChips);
-$("ask").addEventListener("submit", async (event) => {
+const typed = later(250, () => lay().catch(report));
+const fresh = () => { named = null; };
+for (const name of ["prompt", "other"]) $(name).addEventListener("input", () => { fresh(); stop(); typed(); });
+for (const name of ["raw", "view"]) $(name).addEventListener("change", () => { fresh(); run(); });
+for (const name of [...SETTINGS, "question"]) $(name).addEventListener("change", run);
+$("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (boards[0].query?.prompt !== $("prompt").value) await anew();
   run();
 });
-$("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+for (const name of ["prompt", "other"]) {
+  $(name).addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     $("ask").requestSubmit();
-  }
-});
-$("stop").addEventListener("click", () => { for (const board of boards) board.stop(); tellProgress(); });
-$("chips").addEventListener("click", ({ target }) => {
-  if (target.tagName !== "BUTTON") return;
-  target.setAttribute("aria-pressed", target.getAttribute("aria-pressed") !== "true");
-  const pressed = [...$("chips").querySelectorAll('[aria-pressed="true"]')].map((chip) => chip.value);
-  $("tokens").value = pressed.length ? pressed.join(",") : "all";
-});
+  });
+}
+$("stop").addEventListener("click", () => { stop(); $("run").focus(); });
 $("trust").addEventListener("change", () => {
   surest = Number($("trust").value);
   for (const board of boards) board.grid?.drawAllAnew();
 });
-$("lens").addEventListener("click", async () => {
-  lensShown = !lensShown;
-  $("lens").setAttribute("aria-pressed", lensShown);
-  for (const board of boards) {
-    if (!lensShown) board.lens.clear();
-    else await showLens(board).catch((error) => board.say(error.message));
-    board.grid?.drawAllAnew();
-  }
-});
+$("lens").addEventListener("click", switchLens);
 $("table").addEventListener("click", () => {
   const asTable = $("table").getAttribute("aria-pressed") !== "true";
   $("table").setAttribute("aria-pressed", asTable);
-  for (const board of boards) { board.asTable = asTable; board.draw(); }
+  for (const board of boards) {
+    board.asTable = asTable;
+    board.draw();
+  }
 });
-$("share").addEventListener("click", () => { writeAddress(); copy(location.href, $("share")); });
-$("copy").addEventListener("click", () => copy($("code").querySelector("pre").textContent, $("copy")));
-for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", () => download(button.dataset.format));
+$("share").addEventListener("click", () => { writeAddress(named); copy(location.href, $("share")); });
+$("copy").addEventListener("click", () => copy($("offer").querySelector("pre").textContent, $("copy")));
+for (const choice of document.querySelectorAll("[data-format]")) {
+  choice.addEventListener("click", () => {
+    choice.closest("details").open = false;
+    download(choice.dataset.format, boards[0].query ?? queries()[0], outage, (sentence) => boards[0].say(sentence));
+  });
+}
 $("theme").addEventListener("click", () => {
   const root = document.documentElement, set = root.style.colorScheme;
   const dark = set ? set === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.style.colorScheme = dark ? "light" : "dark";
 });
-const tellScale = () => { $("scale").textContent = (data.scale / 1000).toFixed(1); };
-document.addEventListener("scale", () => { tellScale(); for (const board of boards) board.grid?.drawAllAnew(); });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target.closest?.(".grid td")) $("detail").focus();
-  if (event.key === "Escape" && $("detail").contains(document.activeElement)) boards[0].grid?.node.querySelector('td[tabindex="0"]')?.focus();
+  if (event.defaultPrevented) return;
+  if (event.key === "Enter" && event.target.closest?.(".grid td") && !event.target.matches(".absent")) detail.node.focus();
+  if (event.key === "Escape" && detail.node.contains(document.activeElement)) detail.shown?.board.grid?.goTo(detail.shown.cell)?.focus();
+});
+document.addEventListener("click", ({ target }) => { // a menu closes when something else is clicked
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
+});
+document.addEventListener("scale", () => {
+  tellScale();
+  for (const board of boards) board.grid?.drawAllAnew();
 });
 let width = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth !== width) for (const board of boards) board.draw();
   width = innerWidth;
 });
-addEventListener("hashchange", () => { readAddress(); anew().then(run); });
+addEventListener("hashchange", open);
 
-readAddress();
+function tellSettings() {
+  const [query] = queries();
+  $("how").textContent = `${labelOf(query)}, ${describe(query)}`;
+}
+
+function tellScale() { $("scale").textContent = (data.scale / 1000).toFixed(1); }
+
+function open() {
+  named = readAddress();
+  laid = null;
+  run();
+}
+
 tellScale();
-how();
-anew().then(run);
+open();

@@ -11,7 +11,20 @@ from ..report.palette import STEPS
 from ..results.calibration import BUILT_IN_CALIBRATION
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("client.js", "board.js", "detail.js", "explorer.js")
+_SHARED = ("cells.js", "grid.js", "table.js")
+"""With the report."""
+_SCRIPTS = (
+    "client.js",
+    "form.js",
+    "chips.js",
+    "reading.js",
+    "choosing.js",
+    "board.js",
+    "trials.js",
+    "detail.js",
+    "files.js",
+    "explorer.js",
+)
 SCALE = 100
 """The relevancy, in thousandths, that gets the strongest colour at first; it grows with what comes."""
 
@@ -19,12 +32,13 @@ SCALE = 100
 def page(about: dict[str, Any]) -> tuple[str, str]:
     """The page, and its content security policy. about: what `/models` answers."""
     style = palette_style() + asset("page.css") + _read("explorer.css")
-    script = asset("cells.js", "grid.js", "table.js") + "".join(map(_read, _SCRIPTS))
+    script = asset(*_SHARED) + "".join(map(_read, _SCRIPTS))
     levels = sorted({round(1000 * share) for share in BUILT_IN_CALIBRATION.shares})[1:]
     content = render(
         "page.html.j2",
         folder=_HERE,
         about=about,
+        model=Path(about["model"]).name,
         levels=levels,
         style=style,
         script=script,

@@ -9,11 +9,16 @@ function part(name, role, className, text) {
   return made;
 }
 
+function markAbsent(td) {
+  td.className = "absent";
+  td.setAttribute("aria-label", "not computed");
+}
+
 class Grid {
-  // `mark(shown, cell)` gives a drawn cell its state, `chosen(cell)` is told when the cursor comes to a cell,
-  // `awaited(layer, token)` says which of the absent ones are being computed.
-  constructor(example, reading, room, { mark, chosen, awaited = () => false }) {
-    Object.assign(this, { example, mark, chosen, awaited, from: 0, to: 0, cursor: null });
+  // `mark(shown, cell)` gives a drawn cell its state, `absent(shown, layer, token)` the place of one that is not there;
+  // `chosen(cell)` is told when the cursor comes to a cell, `reaches(cell)` says where it may go: undefined is no cell.
+  constructor(example, reading, room, { mark, chosen, absent = markAbsent, reaches = (cell) => cell !== undefined }) {
+    Object.assign(this, { example, mark, chosen, absent, reaches, from: 0, to: 0, cursor: null });
     this.cells = new Map(reading.cells.map((cell) => [cell[LAYER] + "/" + cell[TOKEN], cell]));
     this.cellOf = new WeakMap(); // td → cell
     this.node = element("div", "scroller");
@@ -27,8 +32,9 @@ class Grid {
   // To be called when the node is in the document.
   show() {
     this.#drawColumns();
-    const first = this.example.columns.findIndex((_, x) => this.example.layers.some((_, y) => this.at(y, x)));
-    if (this.cursor === null && first >= 0) this.#put(this.example.layers.findIndex((_, y) => this.at(y, first)), first);
+    const reached = (y, x) => this.reaches(this.at(y, x));
+    const first = this.example.columns.findIndex((_, x) => this.example.layers.some((_, y) => reached(y, x)));
+    if (this.cursor === null && first >= 0) this.#put(this.example.layers.findIndex((_, y) => reached(y, first)), first);
   }
 
   at(y, x) {
@@ -43,7 +49,7 @@ class Grid {
   // A cell that has been computed since.
   add(cell) {
     this.cells.set(cell[LAYER] + "/" + cell[TOKEN], cell);
-    const y = this.example.layers.indexOf(cell[LAYER]), x = this.example.columns.findIndex((column) => column[0] === cell[TOKEN]);
+    const [y, x] = this.#placeOf(cell);
     if (this.cursor === null) this.#put(y, x);
     this.#drawAnew(y, x);
   }
@@ -55,9 +61,18 @@ class Grid {
 
   // Brings a cell into view and the cursor to it.
   goTo(cell) {
-    this.#move(this.example.layers.indexOf(cell[LAYER]), this.example.columns.findIndex((column) => column[0] === cell[TOKEN]));
+    this.#move(...this.#placeOf(cell));
     this.chosen(cell);
     return this.#td(this.cursor.y, this.cursor.x);
+  }
+
+  // The cursor is at a cell from now on; neither the view nor the focus moves.
+  point(cell) {
+    this.#put(...this.#placeOf(cell));
+  }
+
+  #placeOf(cell) {
+    return [this.example.layers.indexOf(cell[LAYER]), this.example.columns.findIndex((column) => column[0] === cell[TOKEN])];
   }
 
   #table(reading, room) {
@@ -126,20 +141,17 @@ class Grid {
 
   #cell(y, x) {
     const cell = this.at(y, x), td = part("td", "gridcell");
-    td.x = x;
+    Object.assign(td, { y, x });
     td.style.left = `calc(var(--margin) + ${x * this.width}px)`;
     td.setAttribute("aria-colindex", x + 2);
-    td.y = y;
+    if (this.reaches(cell)) td.tabIndex = -1;
     if (cell) {
       td.className = failed(cell) ? "failed" : "r" + stepOf(cell[MEAN] ?? 0);
       td.textContent = cellText(cell);
-      td.tabIndex = -1;
       this.cellOf.set(td, cell);
       this.#mark(td);
     } else {
-      const awaited = this.awaited(this.example.layers[y], this.example.columns[x][0]);
-      td.className = awaited ? "absent awaited" : "absent";
-      td.setAttribute("aria-label", awaited ? "being computed" : "not computed");
+      this.absent(td, this.example.layers[y], this.example.columns[x][0]);
     }
     return td;
   }
@@ -176,11 +188,10 @@ class Grid {
   }
 
   #focused(target) {
-    if (target === this.node) return;
+    if (target.x === undefined) return; // the grid itself
+    this.#put(target.y, target.x);
     const cell = this.cellOf.get(target);
-    if (!cell) return;
-    this.#put(this.rows.indexOf(target.parentNode), target.x);
-    this.chosen(cell);
+    if (cell) this.chosen(cell);
   }
 
   #key(event) {
@@ -194,9 +205,9 @@ class Grid {
     if (!to) return;
     event.preventDefault();
     let [toY, toX, dy, dx] = to;
-    // Cells that were not computed are stepped over.
-    while (toY >= 0 && toY <= bottom && toX >= 0 && toX <= right && !this.at(toY, toX)) [toY, toX] = [toY + dy, toX + dx];
-    if (!this.at(toY, toX)) return;
+    // Places that it does not reach are stepped over.
+    while (toY >= 0 && toY <= bottom && toX >= 0 && toX <= right && !this.reaches(this.at(toY, toX))) [toY, toX] = [toY + dy, toX + dx];
+    if (toY < 0 || toY > bottom || toX < 0 || toX > right) return;
     this.#move(toY, toX);
     this.#td(toY, toX).focus({ preventScroll: true });
   }
