@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from ..mapping.lenses import Lens
 from ..models.device_map import Placement
 from ..models.loading import ModelError, load_weights, read_outline, resolve_device, resolve_dtype
 from ..runs.request import RunRequest
-from .server import LOOPBACK, Explorer
+from .server import LOOPBACK, Explorer, check_packages
 
 MODEL = ("model", "dtype", "device", "device_map", "max_memory", "trust_remote_code")
 """The main program's options that concern a model."""
@@ -21,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 2 with one line on stderr that says what is wrong."""
     options = _parser().parse_args(arguments)
     try:
+        check_packages()
         outline = read_outline(options.model, trust_remote_code=options.trust_remote_code)
         device = resolve_device(options.device)
         placement = None
@@ -28,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             placement = Placement.read(options.device_map, max_memory=options.max_memory).fitted(outline.skeleton)
         dtype = resolve_dtype(options.dtype, device)
         model = load_weights(outline, dtype=dtype, device=device, placement=placement)
-        explorer = Explorer(model, outline.tokenizer, name=outline.name, host=options.host, port=options.port)
+        lenses = {Path(path).stem: Lens.load(path) for path in options.lens}
+        where = {"host": options.host, "port": options.port}
+        explorer = Explorer(model, outline.tokenizer, name=outline.name, lenses=lenses, **where)
     except (ModelError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{outline.name} is explored at {explorer.url}  (Ctrl-C stops)", flush=True)
     try:
         explorer.wait()
@@ -59,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         else:
             given["default"] = known[name].default
         parser.add_argument(flag, **given)
+    parser.add_argument(
+        "--lens", action="append", default=[], metavar="FILE", help="a lens of fit_lens.py beside the logit lens"
+    )
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; others than %(default)s need a token")
     parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
     return parser

@@ -11,22 +11,20 @@ Answers of `/interpret` and `/compare` are streams of server-sent events, each w
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
 from torch import nn
 
 from .. import __version__
 from ..api import interpret_vectors
 from ..engine.settings import DEFAULT_PROMPT, DEFAULTS
+from ..mapping.lenses import Lens
 from ..models.chat_template import has_chat_template
 from ..models.families import decoder_layers
 from ..models.token_text import token_strings
@@ -38,13 +36,19 @@ from ..results.calibration import BUILT_IN_CALIBRATION
 from ..results.record import Record
 from ..runs.job import Job
 from ..surgery.modes import REPLACING_MODES
+from .failures import AsciiResponse, add_error_handlers
 from .files import FORMATS, Answer
 from .page import page
-from .queries import CellsQuery, CompareQuery, LensQuery, ScoreQuery, TableQuery, TokenizeQuery, VectorsQuery
+from .queries import LOGIT, CellsQuery, CompareQuery, LensQuery, ScoreQuery, TableQuery, TokenizeQuery, VectorsQuery
+from .readings import Readings
 from .readouts import lens_cells, score_text
-from .scheduler import Begun, BusyError, Computed, Failed, Finished, Message, Scheduler, Ticket, rough_first
+from .scheduler import Scheduler
+from .streams import EventStream, Listener
+from .work import GridWork
 
-SECONDS_TO_RETRY = 2
+T = TypeVar("T")
+CLIENT_GONE = 499
+"""The status of answers that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,10 @@ class Served:
     name: str
     """Of the model, for people and for `from_pretrained`."""
     scheduler: Scheduler
-    batch_size: int
-
-
-class StoppedError(RuntimeError):
-    """Cells that were asked for will not come."""
+    readings: Readings
+    """Used in the scheduler's thread alone."""
+    lenses: Mapping[str, Lens] = field(default_factory=dict)
+    """Fitted ones, by name."""
 
 
 def make_application(served: Served) -> FastAPI:
@@ -72,28 +75,17 @@ def make_application(served: Served) -> FastAPI:
         await asyncio.to_thread(served.scheduler.close)
 
     # No pages of documentation: they would load scripts from elsewhere.
-    app = FastAPI(title="llm-interpret", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_error_handlers(app)
+    app = FastAPI(
+        title="llm-interpret",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        default_response_class=AsciiResponse,
+    )
+    add_error_handlers(app)
     _add_routes(app, served)
     return app
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    def answer(status: int, say: Callable[[Any], str], headers: dict[str, str] | None = None) -> Any:
-        return lambda _, error: JSONResponse({"detail": say(error)}, status, headers)
-
-    app.add_exception_handler(ValueError, answer(422, str))
-    app.add_exception_handler(RequestValidationError, answer(422, _in_a_sentence))
-    app.add_exception_handler(BusyError, answer(503, str, {"Retry-After": str(SECONDS_TO_RETRY)}))
-    app.add_exception_handler(StoppedError, answer(500, str))
-
-
-def _in_a_sentence(error: RequestValidationError) -> str:
-    parts = []
-    for one in error.errors()[:5]:
-        where = ".".join(str(part) for part in one["loc"] if part != "body")
-        parts.append(f"{where or 'the request'}: {one['msg']}")
-    return "; ".join(parts)
 
 
 def _add_routes(app: FastAPI, served: Served) -> None:
@@ -103,10 +95,15 @@ def _add_routes(app: FastAPI, served: Served) -> None:
     async def planned(query: CellsQuery) -> Job:
         """Tokenizers are not made for several threads, and a long prompt must not hold up the streams."""
         async with reading:
-            return await asyncio.to_thread(query.job, model, tokenizer, served.batch_size)
+            job = await asyncio.to_thread(query.job, model, tokenizer, served.readings)
+        scheduler.check_size(job.plan.n_cells)
+        return job
 
-    async def in_model_thread(function: Callable[[], Any]) -> Any:
-        return await asyncio.wrap_future(scheduler.call(function))
+    async def listening(query: CellsQuery) -> Listener:
+        return Listener(scheduler, GridWork(await planned(query)))
+
+    async def in_model_thread(request: Request, function: Callable[[], T]) -> T | None:
+        return await _unless_gone(request, asyncio.wrap_future(scheduler.call(function)))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> HTMLResponse:
@@ -133,54 +130,66 @@ def _add_routes(app: FastAPI, served: Served) -> None:
         tokens = [{"index": one.token_idx, "id": int(ids[one.token_idx]), "text": one.text} for one in columns]
         return {"tokens": tokens, "count": len(tokens)}
 
-    @app.post("/interpret", response_class=StreamingResponse)
-    async def interpret_cells(query: CellsQuery) -> StreamingResponse:
+    @app.post("/interpret", response_class=EventStream)
+    async def interpret_cells(query: CellsQuery) -> EventStream:
         """Interpret cells; they come as they are computed, a rough grid first. Close the stream to stop."""
-        return await streamed(query)
+        return EventStream(await listening(query))
 
-    @app.post("/compare", response_class=StreamingResponse)
-    async def compare(query: CompareQuery) -> StreamingResponse:
+    @app.post("/compare", response_class=EventStream)
+    async def compare(query: CompareQuery) -> EventStream:
         """Interpret differences of two prompts; streamed as `/interpret`."""
-        return await streamed(query)
-
-    async def streamed(query: CellsQuery) -> StreamingResponse:
-        job = await planned(query)
-        messages = _Messages(job, query.identity())
-        scheduler.submit(messages.ticket)
-        return StreamingResponse(
-            _events(job, messages), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return EventStream(await listening(query))
 
     @app.post("/table", response_class=Response)
-    async def table(query: TableQuery) -> Response:
+    async def table(query: TableQuery, request: Request) -> Response:
         """Cells as a file: CSV, Parquet, a report page, or the lines of Python that give the same."""
-        job = await planned(query)
         form = FORMATS[query.format]
-        records: list[Record] = []
+        records: list[Record] | None = []
         if form.needs_records:
-            messages = _Messages(job, query.identity())
-            scheduler.submit(messages.ticket)
-            records = await messages.all_records()
-        answer = Answer(query, served.name, query.spec(tokenizer), records)
-        content = await asyncio.to_thread(form.write, answer)
+            listener = await listening(query)
+            try:
+                records = await _unless_gone(request, listener.records())
+            finally:
+                listener.leave()
+        else:
+            await planned(query)  # which refuses what cannot be done
+        if records is None:
+            return Response(status_code=CLIENT_GONE)
+        content = await asyncio.to_thread(form.write, Answer(query, served.name, query.spec(tokenizer), records))
         disposition = f'attachment; filename="interpretations.{form.suffix}"'
         return Response(content, media_type=form.media_type, headers={"Content-Disposition": disposition})
 
     @app.post("/lens")
-    async def lens(query: LensQuery) -> dict[str, Any]:
-        """The logit lens: what the model's own final norm and head make of hidden states."""
-        return {"cells": await in_model_thread(lambda: lens_cells(model, tokenizer, query))}
+    async def lens(query: LensQuery, request: Request) -> dict[str, Any]:
+        """What the model's own final norm and head make of hidden states: the logit lens, or a fitted one."""
+        return {"cells": await in_model_thread(request, lambda: lens_cells(model, tokenizer, query, served.lenses))}
 
     @app.post("/score")
-    async def score(query: ScoreQuery) -> dict[str, Any]:
+    async def score(query: ScoreQuery, request: Request) -> dict[str, Any]:
         """How probable a text is as the interpretation of a cell, with and without the embedding."""
         job = await planned(query)
-        return await in_model_thread(lambda: score_text(model, tokenizer, job, query.text))
+        return await in_model_thread(request, lambda: score_text(model, tokenizer, job, query.text)) or {}
 
     @app.post("/vectors")
-    async def vectors(query: VectorsQuery) -> dict[str, Any]:
+    async def vectors(query: VectorsQuery, request: Request) -> dict[str, Any]:
         """Interpret vectors of any origin."""
-        return {"cells": await in_model_thread(lambda: _vector_cells(served, query))}
+        return {"cells": await in_model_thread(request, lambda: _vector_cells(served, query))}
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T | None:
+    """What the work gives; when the client goes before, it is cancelled, and there is nothing."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _about(served: Served) -> dict[str, Any]:
@@ -201,64 +210,9 @@ def _about(served: Served) -> dict[str, Any]:
             "deep_gain": DEFAULTS.deep_gain,
             "max_new_tokens": DEFAULTS.max_new_tokens,
         },
-        "lenses": ["logit"],
+        "lenses": [LOGIT, *served.lenses],
         "version": __version__,
     }
-
-
-class _Messages:
-    """The messages of one ticket, from the model's thread to this event loop."""
-
-    def __init__(self, job: Job, identity: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        addresses = [address for chunk in range(job.plan.n_chunks) for address in job.plan.chunk(chunk)]
-        self._addresses = addresses
-
-        def send(message: Message) -> None:
-            loop.call_soon_threadsafe(self._queue.put_nowait, message)
-
-        self.ticket = Ticket(job, rough_first(addresses), send, identity)
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        """Up to the last. Whoever stops before it costs nothing more."""
-        try:
-            while True:
-                message = await self._queue.get()
-                yield message
-                if isinstance(message, Finished | Failed):
-                    return
-        finally:
-            self.ticket.cancel()
-
-    async def all_records(self) -> list[Record]:
-        """In the order of the plan. Raises StoppedError."""
-        found: dict[tuple[Any, Any], Record] = {}
-        async for message in self:
-            if isinstance(message, Failed):
-                raise StoppedError(message.reason)
-            if isinstance(message, Computed):
-                found |= {(record.layer_idx, record.token_idx): record for record in message.records}
-        return [found[key] for key in sorted(found)]
-
-
-async def _events(job: Job, messages: _Messages) -> AsyncIterator[str]:
-    began = time.perf_counter()
-    async for message in messages:
-        match message:
-            case Begun():
-                columns = [[column.token_idx, column.text, column.source] for column in message.columns]
-                yield _event("begun", layers=job.plan.layers, columns=columns, n_cells=job.plan.n_cells)
-            case Computed():
-                yield _event("cells", cells=[cell_data(record, BUILT_IN_CALIBRATION) for record in message.records])
-            case Failed():
-                yield _event("failed", detail=message.reason)
-            case Finished():
-                yield _event("done", seconds=round(time.perf_counter() - began, 3))
-
-
-def _event(name: str, **data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def _vector_cells(served: Served, query: VectorsQuery) -> list[list[Any]]:
@@ -276,7 +230,6 @@ def _vector_cells(served: Served, query: VectorsQuery) -> list[list[Any]]:
         guidance=settings.guidance,
         plausibility=settings.plausibility,
         max_new_tokens=settings.max_new_tokens,
-        batch_size=served.batch_size,
     )
     return [cell_data(record, BUILT_IN_CALIBRATION) for record in results]
 

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from urllib.parse import parse_qs
+from hashlib import sha256
+from urllib.parse import parse_qs, urlencode
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 COOKIE = "llm-interpret-token"
-MOST_BYTES = 4 * 2**20
-"""Of a request's body: 256 vectors of 2,048 numbers as text."""
+MOST_BYTES = 8 * 2**20
+"""Of a request's body: a hundred vectors of 4,096 numbers as text."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+}
+"""Of every answer that does not say otherwise: nothing in it runs, and a text that clients sent is no page."""
+_DIGITS = 15
 
 
 class Guard:
@@ -32,12 +41,25 @@ class Guard:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._token = token
+        # Cookies go to every port of a host, where another explorer may have its own.
+        self._cookie = f"{COOKIE}-{sha256((token or '').encode()).hexdigest()[:8]}"
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
-        response = self._refusal(scope) if scope["type"] == "http" else None
-        await (self._app if response is None else response)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        response = self._refusal(scope)
+        await (self._app if response is None else response)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -48,10 +70,12 @@ class Guard:
             return _refuse(403, f"pages of {origin!r} may not use this server")
         if scope["method"] in ("POST", "PUT", "PATCH"):
             length = headers.get("content-length", "")
-            if not length.isascii() or not length.isdigit():
-                return _refuse(411, "say how long the request is: Content-Length is missing")
-            if int(length) > self._most_bytes:
-                return _refuse(413, f"the request has {int(length):,} bytes; {self._most_bytes:,} are taken at most")
+            if not (length.isascii() and length.isdigit()) or "transfer-encoding" in headers:
+                return _refuse(411, "say how long the request is: it needs a Content-Length, and no Transfer-Encoding")
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+                return _refuse(415, "the request must be JSON, with the Content-Type application/json")
+            if len(length) > _DIGITS or int(length) > self._most_bytes:
+                return _refuse(413, f"the request is too long; {self._most_bytes:,} bytes are taken at most")
         return None if self._token is None else self._token_refusal(scope, headers)
 
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -59,11 +83,13 @@ class Guard:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         in_url = query.get("token", [""])[-1]
         if scope["path"] == "/" and _is(in_url, self._token):
-            response = RedirectResponse(scope.get("root_path", "") + "/", 303)  # out of the address bar and the history
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            rest = urlencode([(name, value) for name, values in query.items() if name != "token" for value in values])
+            # Out of the address bar and the history; what follows a # the browser keeps.
+            response = RedirectResponse(f"{scope.get('root_path', '')}/{rest and '?'}{rest}", 303)
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
             return response
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
         if any(_is(given, self._token) for given in (in_url, bearer, cookie)):
             return None
         return _refuse(401, "the token is missing or wrong; open the address that the server printed when it began")

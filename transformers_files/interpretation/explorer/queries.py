@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -16,25 +16,29 @@ from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
-from ..runs.job import Job, plan_job
+from ..runs.job import Job, Read, plan_job
 from ..runs.source_model import SourceModel
 
-Indices = str | int | list[int]
 MOST_CHARACTERS = 200_000
 MOST_NEW_TOKENS = 256
 MOST_VECTORS = 256
+LOGIT = "logit"
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+Indices = Annotated[str, Field(max_length=8000)] | int | Annotated[list[int], Field(max_length=2000)]
+Numbers = float | Annotated[list[float], Field(max_length=1000)]
+Layers = int | Annotated[list[int], Field(max_length=1000)] | Literal["same"]
 
 
 class Query(BaseModel):
-    """Unknown keys are refused: a misspelt setting would be a default in silence."""
+    """Unknown keys are refused: a misspelt setting would be a default in silence. So is "1" where a number belongs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class PromptText(Query):
     """An interpretation prompt of the client's own."""
 
-    text: str = Field(max_length=MOST_CHARACTERS)
+    text: Text
     placeholder: str = "_"
     chat: bool = False
     reply: str = ""
@@ -50,11 +54,11 @@ class SettingsQuery(Query):
 
     interpretation_prompt: str | PromptText = DEFAULT_PROMPT
     """A built-in name, or one of the client's own. Never a path: a client must not read the server's files."""
-    question: str | None = Field(None, max_length=MOST_CHARACTERS)
+    question: Text | None = None
     """Asked about the embedding, in place of an interpretation prompt."""
-    insert_layer: int | list[int] | Literal["same"] = DEFAULTS.insert_layer  # type: ignore[assignment]
+    insert_layer: Layers = DEFAULTS.insert_layer  # type: ignore[assignment]
     replacing_mode: str = DEFAULTS.replacing_mode
-    overlay_strength: float | list[float] = DEFAULTS.overlay_strength  # type: ignore[assignment]
+    overlay_strength: Numbers = DEFAULTS.overlay_strength  # type: ignore[assignment]
     guidance: float = DEFAULTS.guidance
     plausibility: float = DEFAULTS.plausibility
     deep_gain: float = DEFAULTS.deep_gain
@@ -88,7 +92,7 @@ class SettingsQuery(Query):
 class TokenizeQuery(Query):
     """A prompt."""
 
-    prompt: str = Field(max_length=MOST_CHARACTERS)
+    prompt: Text
     raw: bool = False
 
     def token_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -99,16 +103,16 @@ class TokenizeQuery(Query):
 class CellsQuery(SettingsQuery):
     """Cells of a prompt's grid, layers by tokens."""
 
-    prompt: str = Field(max_length=MOST_CHARACTERS)
+    prompt: Text
     raw: bool = False
-    minus: str | None = Field(None, max_length=MOST_CHARACTERS)
+    minus: Text | None = None
     """Another prompt; then differences are interpreted."""
     layers: Indices = "all"
     tokens: Indices = "all"
     place: str = RESIDUAL
 
-    def job(self, model: nn.Module, tokenizer: Tokenizer, batch_size: int) -> Job:
-        """Checked as `interpret` checks its arguments. Raises ValueError."""
+    def job(self, model: nn.Module, tokenizer: Tokenizer, read: Read) -> Job:
+        """Checked as `interpret` checks its arguments. Its cells are for the scheduler. Raises ValueError."""
         return plan_job(
             model,
             tokenizer,
@@ -119,19 +123,16 @@ class CellsQuery(SettingsQuery):
             tokens=Selection.of(self.tokens),
             prompt_output_tokens=1,
             place=self.place,
-            batch_size=batch_size,
+            batch_size=1,
             source_model=SourceModel(model, tokenizer),
+            read=read,
         )
-
-    def identity(self) -> str:
-        """Equal for queries whose cells at the same layer and token are equal."""
-        return self.model_dump_json(exclude={"layers", "tokens"})
 
 
 class CompareQuery(CellsQuery):
     """Differences of two prompts."""
 
-    minus: str = Field(max_length=MOST_CHARACTERS)
+    minus: Text
 
 
 class TableQuery(CellsQuery):
@@ -139,16 +140,17 @@ class TableQuery(CellsQuery):
 
     format: Literal["csv", "parquet", "page", "python"] = "csv"
 
-    def identity(self) -> str:
-        return CellsQuery(**self.model_dump(exclude={"format"})).identity()
-
 
 class LensQuery(TokenizeQuery):
     """What the model's own head makes of hidden states."""
 
     layers: Indices = "all"
     tokens: Indices = "all"
+    """Of the prompt alone."""
     k: int = Field(3, ge=1, le=50)
+    """How many tokens of each cell."""
+    lens: str = LOGIT
+    """"logit", or one that the server was started with."""
 
 
 class ScoreQuery(CellsQuery):
@@ -157,6 +159,7 @@ class ScoreQuery(CellsQuery):
     layers: int
     tokens: int
     text: str = Field(min_length=1, max_length=2000)
+    """What the interpretation would say, with a space in front where a word begins."""
 
 
 class VectorsQuery(SettingsQuery):

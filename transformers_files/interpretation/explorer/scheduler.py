@@ -1,117 +1,136 @@
 """One thread owns the model, and the cells of several clients share its engine calls.
 
     scheduler = Scheduler(model)
-    scheduler.submit(Ticket(job, addresses, send))        # send(message) is called from the model's thread
-    scheduler.call(function).result()                     # anything else that needs the model
+    ticket = Ticket(work, send)
+    scheduler.submit(ticket)                # send(message) is called from the model's thread
+    scheduler.release(ticket)               # whether it is finished or not: nothing more is computed for it
+    scheduler.call(function).result()       # anything else that needs the model
 
-Each engine call takes cells from all tickets that are interpreted with the same settings, the same number from each, so
-that nobody waits for a neighbour's whole grid. The first call of a ticket is small: somebody is watching. A cancelled
-ticket costs nothing from the next call on.
+Each engine call takes cells of all tickets that are interpreted with the same settings and prompt, the same number of
+each, so that nobody waits for a neighbour's whole grid. It is about a second's work: then those who have gone away have
+stopped costing, and those who have come get their first cells.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-from ..engine.decode import interpret_chunk
-from ..report.grid import Column, columns_of
+from ..engine.cell import Cell, Interpretation
+from ..engine.decode import interpret_chunk, resolve_batch_size
+from ..engine.settings import InterpretationSettings
+from ..errors.problems import problems_of
+from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import Record
-from ..runs.grid import Address
-from ..runs.job import Job, Ready
+from .dealing import Pace, shares
+from .messages import Begun, Computed, Failed, Finished, Message
 
-MOST_WAITING = 100_000
-"""Cells in the queue."""
+MOST_CELLS = 50_000
+"""Of all tickets together until they are released: what waits, and what has been computed and not been fetched."""
 MOST_CALLS = 256
 """Other requests for the model in the queue."""
-FIRST_CELLS = 16
-"""Of a ticket's first engine call."""
 REMEMBERED = 20_000
-"""Records that are kept for whoever asks again."""
+"""Interpretations that are kept for whoever asks again: some 60 MB."""
+_FITTING = 1000
+"""Lengths of prompts whose batch size is kept."""
+_SHOWN = 300
+"""Characters of an error that are told to clients."""
 
 
 class BusyError(RuntimeError):
     """The queue is full; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class Begun:
-    """The source has been read."""
-
-    columns: tuple[Column, ...]
+class StoppedError(RuntimeError):
+    """What was asked for will not come."""
 
 
-@dataclass(frozen=True)
-class Computed:
-    """Some more cells."""
+class ReadyCell(Protocol):
+    """What the engine takes, and whatever its work needs beside it."""
 
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """There will be no more."""
-
-    reason: str
+    @property
+    def cell(self) -> Cell:
+        """For the engine."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """All cells have been sent."""
+class Work(Protocol):
+    """Cells that are interpreted with the same settings and prompt. Its methods run in the model's thread."""
 
+    settings: InterpretationSettings
+    prompt: InterpretationPrompt
 
-Message = Begun | Computed | Failed | Finished
+    @property
+    def addresses(self) -> Sequence[Any]:
+        """Of its cells, in the order in which they are wanted."""
+
+    def begin(self) -> Begun:
+        """Read the source, or whatever comes first."""
+
+    def ready(self, addresses: Sequence[Any]) -> Sequence[ReadyCell]:
+        """What the engine needs of some cells; of those that do not exist, nothing."""
+
+    def record(self, ready: Any, interpretation: Interpretation) -> Record:
+        """A cell with its interpretation."""
 
 
 @dataclass(eq=False)
 class Ticket:
-    """Cells that one client waits for."""
+    """Work that one client waits for."""
 
-    job: Job
-    addresses: Sequence[Address]
-    """In the order in which they are wanted."""
+    work: Work
     send: Callable[[Message], Any]
     """Is called from the model's thread."""
-    identity: str = ""
-    """Equal for tickets whose cells at the same layer and token are equal; empty: nothing is remembered."""
-    cancelled: bool = False
-    waiting: deque[Address] = field(init=False)
+    is_released: bool = field(init=False, default=False)
     has_begun: bool = field(init=False, default=False)
-    was_served: bool = field(init=False, default=False)
+    waiting: deque[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.waiting = deque(self.addresses)
+        self.waiting = deque(self.work.addresses)
 
-    def cancel(self) -> None:
-        """Nothing more is computed or sent, from the next engine call on."""
-        self.cancelled = True
+    def shares_calls_with(self, other: Ticket) -> bool:
+        """Whether the cells of both can be interpreted in one engine call without costing each other time."""
+        ours, its = self.work, other.work
+        return ours.settings == its.settings and ours.prompt == its.prompt
 
     def tell(self, message: Message) -> None:
         """Send to a client that may have gone."""
         try:
             self.send(message)
         except RuntimeError:  # its event loop is closed
-            self.cancel()
+            self.is_released = True
+
+    def give_up(self, error: Exception) -> None:
+        """Tell the client why, for good."""
+        self.waiting.clear()
+        self.tell(Failed(in_short(error)))
+        self.is_released = True
 
 
 class Scheduler:
     """The model's thread, from construction to `close`."""
 
-    def __init__(self, model: nn.Module, *, batch_size: int = 64, most_waiting: int = MOST_WAITING) -> None:
-        """batch_size: cells of an engine call; a smaller one lets cancelled requests go sooner."""
+    def __init__(self, model: nn.Module, *, most_cells: int = MOST_CELLS) -> None:
         self._model = model
-        self._batch_size = batch_size
-        self._most_waiting = most_waiting
+        self._most_cells = most_cells
         self._changed = threading.Condition()
-        self._tickets: deque[Ticket] = deque()
+        self._held: dict[Ticket, int] = {}
+        """Tickets that are not released, and how many cells they have."""
+        self._turns: deque[Ticket] = deque()
+        """Those of which cells wait; the first is served next."""
         self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
+        self._pace = Pace()
         self._memory = _Memory(REMEMBERED)
+        self._fitting: dict[tuple[int, int], int] = {}
         self._is_closed = False
         self.engine_calls = 0
         """How many there have been."""
@@ -122,24 +141,42 @@ class Scheduler:
     def waiting(self) -> int:
         """Cells in the queue."""
         with self._changed:
-            return sum(len(ticket.waiting) for ticket in self._tickets if not ticket.cancelled)
+            return sum(len(ticket.waiting) for ticket in self._turns if not ticket.is_released)
+
+    def check_size(self, cells: int) -> None:
+        """Raise ValueError for more cells than one request may have."""
+        if cells > self._most_cells:
+            raise ValueError(
+                f"{cells:,} cells are asked for, and at most {self._most_cells:,} can be; choose fewer layers or tokens"
+            )
 
     def submit(self, ticket: Ticket) -> None:
-        """Raises BusyError where the queue has no room for so many cells."""
+        """Raises BusyError where there is no room for so many cells, StoppedError when closed."""
+        cells = len(ticket.waiting)
+        self.check_size(cells)
         with self._changed:
-            waiting = sum(len(other.waiting) for other in self._tickets if not other.cancelled)
-            if waiting + len(ticket.waiting) > self._most_waiting:
+            self._refuse_if_closed()
+            held = sum(self._held.values())
+            if held + cells > self._most_cells:
                 raise BusyError(
-                    f"{waiting:,} cells are waiting and {len(ticket.waiting):,} more are too many; try again soon, or "
+                    f"{held:,} cells are being computed for others and {cells:,} more are too many; try again soon, or "
                     "choose fewer layers or tokens"
                 )
-            self._tickets.append(ticket)
+            self._held[ticket] = cells
+            self._turns.append(ticket)
             self._changed.notify()
 
+    def release(self, ticket: Ticket) -> None:
+        """Nothing more is computed for the ticket from the next engine call on."""
+        with self._changed:
+            ticket.is_released = True
+            self._held.pop(ticket, None)
+
     def call(self, function: Callable[[], Any]) -> Future:
-        """Run a function in the model's thread, between engine calls. Raises BusyError."""
+        """Run a function in the model's thread, between engine calls. Raises BusyError, StoppedError."""
         future: Future = Future()
         with self._changed:
+            self._refuse_if_closed()
             if len(self._calls) >= MOST_CALLS:
                 raise BusyError(f"{len(self._calls)} requests are waiting for the model; try again soon")
             self._calls.append((future, function))
@@ -152,15 +189,22 @@ class Scheduler:
             self._is_closed = True
             self._changed.notify()
         self._thread.join()
-        for ticket in self._tickets:
-            ticket.tell(Failed("the server is being stopped"))
-        for future, _ in self._calls:
-            future.cancel()
+        stopped = StoppedError("the server is being stopped")
+        while self._turns:
+            self._turns.popleft().give_up(stopped)
+        while self._calls:
+            future, _ = self._calls.popleft()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(stopped)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise StoppedError("the server is being stopped")
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._tickets or self._calls)
+                self._changed.wait_for(lambda: self._is_closed or self._turns or self._calls)
                 if self._is_closed:
                     return
                 call = self._calls.popleft() if self._calls else None
@@ -171,117 +215,121 @@ class Scheduler:
     def _serve(self) -> None:
         """One engine call."""
         with self._changed:
-            self._tickets = deque(ticket for ticket in self._tickets if not ticket.cancelled)
-            served = self._dealt()
+            self._turns = deque(ticket for ticket in self._turns if not ticket.is_released)
+            first = self._turns[0] if self._turns else None
+        if first is None:
+            return
+        try:
+            room = min(self._pace.cells(first.work.settings.max_new_tokens), self._rows_that_fit(first.work))
+        except Exception as error:
+            first.give_up(error)
+            return
+        with self._changed:
+            served = self._dealt(first, room)
         self._compute(served)
         with self._changed:
             for ticket, _ in served:
-                self._tickets.remove(ticket)
-                if ticket.waiting and not ticket.cancelled:
-                    self._tickets.append(ticket)  # behind the others
+                self._turns.remove(ticket)
+                if ticket.waiting and not ticket.is_released:
+                    self._turns.append(ticket)  # behind the others
 
-    def _dealt(self) -> list[tuple[Ticket, list[Address]]]:
+    def _dealt(self, first: Ticket, room: int) -> list[tuple[Ticket, list[Any]]]:
         """Whose turn it is, and with which cells."""
-        if not self._tickets:
-            return []
-        first = self._tickets[0]
-        alike = [ticket for ticket in self._tickets if ticket.job.settings == first.job.settings]
-        alike = alike[: self._batch_size]
-        share = max(1, self._batch_size // len(alike))
-        if any(not ticket.was_served for ticket in alike):
-            share = min(share, FIRST_CELLS)
-        return [
-            (ticket, [ticket.waiting.popleft() for _ in range(min(share, len(ticket.waiting)))]) for ticket in alike
-        ]
+        company = [ticket for ticket in self._turns if ticket.shares_calls_with(first)]
+        portions = zip(company, shares([len(ticket.waiting) for ticket in company], room))
+        return [(ticket, [ticket.waiting.popleft() for _ in range(cells)]) for ticket, cells in portions if cells]
 
-    def _compute(self, served: Sequence[tuple[Ticket, list[Address]]]) -> None:
-        ready: list[tuple[Ticket, Ready]] = []
+    def _compute(self, served: Sequence[tuple[Ticket, list[Any]]]) -> None:
+        new: list[tuple[Ticket, ReadyCell]] = []
         for ticket, addresses in served:
-            ticket.was_served = True
             try:
-                ready += [(ticket, one) for one in self._prepared(ticket, addresses)]
+                new += [(ticket, ready) for ready in self._prepared(ticket, addresses)]
             except Exception as error:  # one client's request must not stop the others'
-                _give_up(ticket, error)
-        try:
-            self._interpret(ready)
-        except Exception as error:
-            owners = dict.fromkeys(ticket for ticket, _ in ready)
-            if len(owners) == 1:
-                _give_up(ready[0][0], error)
-            for ticket in owners if len(owners) > 1 else ():  # each alone: whose fault was it?
-                self._compute([(ticket, [one.address for owner, one in ready if owner is ticket])])
-            served = [(ticket, addresses) for ticket, addresses in served if ticket not in owners]
+                ticket.give_up(error)
+        if new:
+            self._interpret(new)
         for ticket, _ in served:
-            if not ticket.waiting and not ticket.cancelled:
+            if not ticket.waiting and not ticket.is_released:
                 ticket.tell(Finished())
 
-    def _prepared(self, ticket: Ticket, addresses: Sequence[Address]) -> list[Ready]:
+    def _prepared(self, ticket: Ticket, addresses: Sequence[Any]) -> list[ReadyCell]:
         """Those that have to be computed; what is known is sent at once."""
-        known = [self._memory.get(ticket.identity, address) for address in addresses]
-        new = [address for address, record in zip(addresses, known) if record is None]
+        work = ticket.work
         if not ticket.has_begun:
             ticket.has_begun = True
-            ticket.tell(Begun(_columns(ticket.job)))
-        if records := tuple(record for record in known if record is not None):
+            ticket.tell(work.begin())
+        ready = work.ready(addresses)
+        known = [self._memory.get(work, one.cell) for one in ready]
+        if records := tuple(work.record(one, found) for one, found in zip(ready, known) if found is not None):
             ticket.tell(Computed(records))
-        return ticket.job.ready(new)
+        return [one for one, found in zip(ready, known) if found is None]
 
-    def _interpret(self, ready: Sequence[tuple[Ticket, Ready]]) -> None:
-        if not ready:
+    def _interpret(self, new: Sequence[tuple[Ticket, ReadyCell]]) -> None:
+        owners = list(dict.fromkeys(ticket for ticket, _ in new))
+        try:
+            records = self._engine_call(new)
+        except Exception as error:
+            if len(owners) == 1:
+                logging.getLogger(__name__).warning("cells could not be interpreted", exc_info=error)
+                owners[0].give_up(error)
+                return
+            for owner in owners:  # each alone: whose fault was it?
+                self._interpret([(ticket, ready) for ticket, ready in new if ticket is owner])
             return
-        cells = [one.cell for _, one in ready]
+        for owner in owners:
+            owner.tell(Computed(tuple(record for (ticket, _), record in zip(new, records) if ticket is owner)))
+
+    def _engine_call(self, new: Sequence[tuple[Ticket, ReadyCell]]) -> list[Record]:
+        settings, cells = new[0][0].work.settings, [ready.cell for _, ready in new]
         self.engine_calls += 1
-        settings = ready[0][0].job.settings
-        interpretations = interpret_chunk(self._model, cells, settings, batch_size=self._batch_size)
-        records: dict[Ticket, list[Record]] = {}
-        for (ticket, one), interpretation in zip(ready, interpretations):
-            record = ticket.job.record(one, interpretation)
-            self._memory.put(ticket.identity, one.address, record)
-            records.setdefault(ticket, []).append(record)
-        for ticket, its in records.items():
-            ticket.tell(Computed(tuple(its)))
+        began = time.perf_counter()
+        found = interpret_chunk(self._model, cells, settings, batch_size=len(cells))
+        self._pace.note(len(cells), settings.max_new_tokens, time.perf_counter() - began)
+        for (ticket, ready), interpretation in zip(new, found):
+            self._memory.put(ticket.work, ready.cell, interpretation)
+        return [ticket.work.record(ready, interpretation) for (ticket, ready), interpretation in zip(new, found)]
+
+    def _rows_that_fit(self, work: Work) -> int:
+        """Cells that memory suggests for prompts of such a length."""
+        key = len(work.prompt.input_ids), work.settings.max_new_tokens
+        if key not in self._fitting:
+            if len(self._fitting) >= _FITTING:
+                self._fitting.clear()
+            self._fitting[key] = resolve_batch_size(self._model, [work.prompt], work.settings)
+        return self._fitting[key]
 
 
 class _Memory:
-    """The records that were asked for last."""
+    """The interpretations that were asked for last, by everything that they depend on."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._records: OrderedDict[Any, Record] = OrderedDict()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Any, Interpretation] = OrderedDict()
 
-    def get(self, identity: str, address: Address) -> Record | None:
-        key = (identity, address.layer, address.token)
-        if key in self._records:
-            self._records.move_to_end(key)
-        return self._records.get(key)
+    def get(self, work: Work, cell: Cell) -> Interpretation | None:
+        key = _key(work, cell)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
 
-    def put(self, identity: str, address: Address, record: Record) -> None:
-        if identity:
-            self._records[identity, address.layer, address.token] = record
-            while len(self._records) > self._size:
-                self._records.popitem(last=False)
-
-
-def rough_first(addresses: Sequence[Address]) -> list[Address]:
-    """Every fourth layer, then every second, then the others: a rough grid comes first."""
-    layers = sorted({address.layer for address in addresses})
-    turn = {layer: 0 if at % 4 == 0 else 1 if at % 2 == 0 else 2 for at, layer in enumerate(layers)}
-    return sorted(addresses, key=lambda address: (turn[address.layer], address.layer))
+    def put(self, work: Work, cell: Cell, interpretation: Interpretation) -> None:
+        self._kept[_key(work, cell)] = interpretation
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
 
 
-def _columns(job: Job) -> tuple[Column, ...]:
-    """The tokens of the job's one source that exist."""
-    (source,) = job.plan.sources
-    reading = job.reading(source)
-    there = [token for token in source.tokens if reading.has(token)]
-    tokens = [(reading.index(token), reading.name(token), reading.kind(token)) for token in there]
-    return columns_of(tokens, reading.tokens)
+def _key(work: Work, cell: Cell) -> Any:
+    content = bytes(cell.vector.detach().cpu().contiguous().view(torch.uint8).numpy())
+    content += str(cell.vector.dtype).encode()
+    rest = {name: value for name, value in vars(cell).items() if name not in ("vector", "prompt")}
+    return sha256(content).digest(), tuple(rest.values()), work.prompt, work.settings
 
 
-def _give_up(ticket: Ticket, error: Exception) -> None:
-    ticket.tell(Failed(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)))
-    ticket.waiting.clear()
-    ticket.cancel()
+def in_short(error: Exception) -> str:
+    """For clients: what was wrong with their request, or in short what happened to the model."""
+    text = "; ".join(problems_of(error)) or "no reason is known"
+    text = text if isinstance(error, ValueError | StoppedError) else f"the model failed: {type(error).__name__}: {text}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _answer(future: Future, function: Callable[[], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import threading
 from collections.abc import Mapping
@@ -11,18 +12,30 @@ from urllib.parse import urlencode
 
 from torch import nn
 
+from ..mapping.lenses import Lens
+from ..models.layer_inputs import check_evaluation_mode
 from ..models.tokenizer import Tokenizer
+from ..runs.source_model import SourceModel
 
 if TYPE_CHECKING:
     import uvicorn
 
 LOOPBACK = "127.0.0.1"
-BATCH_SIZE = 64
-"""Cells of an engine call: a second or two on two cores, and so long may a cancelled one go on."""
+PACKAGES = ("fastapi", "uvicorn")
+"""What the explorer needs beside the project's other packages."""
 
 
 class MissingPackageError(ImportError):
     """A package that the explorer needs is not there; the message says how to get it."""
+
+
+def check_packages() -> None:
+    """Raise MissingPackageError, before a model is loaded."""
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackageError(
+                f"the explorer needs the package {name}; run: python -m pip install {' '.join(PACKAGES)}"
+            )
 
 
 class Explorer:
@@ -38,6 +51,7 @@ class Explorer:
         port: int = 0,
         token: str | None = None,
         opening: Mapping[str, str] | None = None,
+        lenses: Mapping[str, Lens] | None = None,
     ) -> None:
         """Start serving.
 
@@ -48,36 +62,39 @@ class Explorer:
             port: 0: a free one.
             token: what clients must show. None: none on loopback, elsewhere a new one.
             opening: fields of the page's form that `url` fills in; see `opening.opening`.
+            lenses: fitted ones, by the names that clients give, beside the logit lens; see `mapping.lenses`.
 
         Raises:
             MissingPackageError: fastapi or uvicorn is not installed.
+            ValueError: the model is in training mode, a lens is another model's, or the port is none.
             OSError: the port is taken, or the address is not one of this machine.
         """
-        try:
-            import uvicorn
+        check_packages()
+        import uvicorn
 
-            from .application import Served, make_application
-            from .guard import LOOPBACK as NAMES
-            from .guard import Guard, new_token
-            from .scheduler import Scheduler
-        except ModuleNotFoundError as error:
-            if error.name not in ("fastapi", "starlette", "uvicorn", "pydantic"):
-                raise
-            raise MissingPackageError(
-                f"the explorer needs the package {error.name}; run: python -m pip install fastapi uvicorn"
-            ) from error
+        from .application import Served, make_application
+        from .guard import LOOPBACK as NAMES
+        from .guard import Guard, new_token
+        from .readings import Readings
+        from .scheduler import Scheduler
+
+        check_evaluation_mode(model)
+        for lens in (lenses or {}).values():
+            lens.check(model)
         is_local = host in (LOOPBACK, "localhost", "::1")
+        self._socket = _listening(host, port)  # first: nothing is left behind where that fails
         self.token = token or (None if is_local else new_token())
         self._opening = dict(opening or {})
-        self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
         name = name or str(getattr(model.config, "name_or_path", "") or type(model).__name__)
-        served = Served(model, tokenizer, name, Scheduler(model, batch_size=BATCH_SIZE), BATCH_SIZE)
-        self.scheduler = served.scheduler
+        self.scheduler = Scheduler(model)
+        readings = Readings(SourceModel(model, tokenizer))
+        served = Served(model, tokenizer, name, self.scheduler, readings, lenses or {})
         app = Guard(make_application(served), hosts=NAMES if is_local else (), token=self.token)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
-        self._host = "127.0.0.1" if host in ("0.0.0.0", "localhost") else f"[{host}]" if ":" in host else host
+        reached = {"0.0.0.0": LOOPBACK, "localhost": LOOPBACK, "::": "::1"}.get(host, host)
+        self._host = f"[{reached}]" if ":" in reached else reached
         self._thread = threading.Thread(target=_serve, args=(self._server, self._socket), daemon=True)
         self._thread.start()
 
@@ -95,9 +112,9 @@ class Explorer:
 
     def close(self) -> None:
         """Stop serving; what is being computed is given up."""
+        self.scheduler.close()  # first: streams then end with a reason
         self._server.should_exit = True
         self._thread.join()
-        self.scheduler.close()
         self._socket.close()
 
     def __enter__(self) -> Explorer:
@@ -123,6 +140,8 @@ class Explorer:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not host or not 0 <= port < 2**16:
+        raise ValueError(f"{host!r}, port {port}: give an address of this machine, and a port from 0 to {2**16 - 1}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

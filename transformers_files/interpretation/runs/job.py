@@ -37,6 +37,8 @@ from .source_model import SourceModel
 
 Encode = Callable[[Sequence[Record]], bytes]
 """How records become a part of a file."""
+Read = Callable[[Source, Plan], SourceActivations]
+"""How a source is run through its model."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,19 @@ class Job:
         *,
         batch_size: int | None = None,
         source_model: SourceModel | None = None,
+        read: Read | None = None,
     ) -> None:
-        """source_model: None: the model itself. batch_size: None: as many as memory suggests."""
+        """source_model: None: the model itself. batch_size: None: as many as memory suggests.
+
+        read: what gives the sources' activations, wherever it keeps them; None: the job reads each source itself.
+        """
         self.plan = plan
         self.batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
         self._model = model
         self._tokenizer = tokenizer
         self.settings = settings
         self._source_model = SourceModel(model, tokenizer) if source_model is None else source_model
+        self._read = read
         self._reading: SourceActivations | None = None
 
     def records(self, chunk: int) -> list[Record]:
@@ -127,6 +134,8 @@ class Job:
 
     def reading(self, source: Source) -> SourceActivations:
         """A source that has been run through its model. Only the last one is kept: cells come by their sources."""
+        if self._read is not None:
+            return self._read(source, self.plan)
         if self._reading is None or self._reading.source is not source:
             self._reading = None
             self._reading = SourceActivations(self._source_model, source, self.plan)
@@ -165,8 +174,9 @@ def plan_job(
     place: str = RESIDUAL,
     batch_size: int | None = None,
     source_model: SourceModel,
+    read: Read | None = None,
 ) -> Job:
-    """A job for models that are loaded already, checked before any work; arguments as for `interpret`.
+    """A job for models that are loaded already, checked before any work; arguments as for `interpret` and `Job`.
 
     Raises ValueError; PlanError with all problems of the plan.
     """
@@ -186,7 +196,7 @@ def plan_job(
         place=place,
         source_model=source_model,
     )
-    return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model)
+    return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model, read=read)
 
 
 def interpretation_fields(
