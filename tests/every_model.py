@@ -1,318 +1,35 @@
-"""Every causal class of the installed library against plain hooks, and a table of what came out.
+"""Every causal class of the installed library against plain hooks (`model_checks`).
 
-    python tests/every_model.py                           # all of them: a table, and every_model.json
-    python tests/every_model.py Qwen3NextForCausalLM      # some, with what went wrong in full
-    python tests/every_model.py --table                   # the table as Markdown, for the README
+    python tests/every_model.py                           # all of them, a line each, with what went wrong
+    python tests/every_model.py Qwen3NextForCausalLM      # some
+    python tests/every_model.py --store                   # all, for the table of `every_model_table`
 
-Each class is built tiny and with random weights (`tiny_classes`), in a process of its own, so that one that crashes or
-hangs stops nobody. Of each, four things are compared with a reference made of plain torch hooks alone:
-
-- forward: `forward_interpret` over a whole prompt, its logits;
-- generate: `generate_interpret`, its tokens;
-- engine: `interpret_chunk`, tokens, probabilities and relevancy of three vectors;
-- capture: `capture`, hidden states of every layer.
-
-The reference decodes by the library's own `generate`, with its cache. Where that differs from passes over the whole
-text, which happens without any surgery, the table says so.
-
-Outcomes: equal; refused (`UnsupportedModelError`, before the model has read any of the text); different; crashed; not
-built (the library itself cannot make or run the class from token ids alone). Status 1 if any is different or crashed.
+Each class is examined in a process of its own, so that one that crashes or hangs stops nobody. Status 1 if any is
+different or crashed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import json
 import os
 import select
 import signal
 import sys
 import time
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from tiny_classes import tiny_instance
-from torch import Tensor, nn
+from every_model_table import store
+from model_checks import CHECKS, examine
 
-CHECKS = ("forward", "generate", "engine", "capture")
-OUTCOMES = ("equal", "refused", "not built", "different", "crashed")
-"""From the best to the worst: a class has its worst check's."""
-
-PROMPT = tuple(range(5, 25))
-"""Longer than the windows of the tiny models."""
-PLACES = (13, 14)
-INSERT_LAYER = 1
-NEW_TOKENS = 5
-TOLERANCE = 2e-4
 SECONDS = 90
 """For one class."""
-
-
-class Different(Exception):
-    """What was computed is not what the reference says."""
-
-
-class NotBuilt(Exception):
-    """The library itself cannot make this class, or run it from token ids alone."""
-
-
-# ---- the reference: plain hooks, nothing of ours
-
-
-def whole_pass(model: nn.Module) -> Any:
-    """A pass over the prompt that keeps no cache."""
-    return model(input_ids=torch.tensor([PROMPT]), **without_cache(model))
-
-
-def without_cache(model: nn.Module) -> dict[str, bool]:
-    """GPT-1 has no cache, and on older versions knows no such option."""
-    taken = inspect.signature(type(model).forward).parameters
-    return {"use_cache": False} if {"use_cache", "kwargs"} & set(taken) else {}
-
-
-def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
-    """Path of the longest list of modules that a pass runs once, the list, and the shape of its second's input."""
-    seen: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
-    handles = []
-    for name, modules in model.named_modules():
-        if not isinstance(modules, nn.ModuleList) or len(modules) < 2:
-            continue
-        for index, module in enumerate(modules):
-
-            def note(_: Any, args: tuple, kwargs: dict, name: str = name, index: int = index) -> None:
-                given = args[0] if args else kwargs.get("hidden_states")
-                if isinstance(given, Tensor) and given.is_floating_point():
-                    seen.setdefault(name, []).append((index, tuple(given.shape)))
-
-            handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
-    try:
-        whole_pass(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ran = {name: runs for name, runs in seen.items() if INSERT_LAYER in dict(runs)}
-    whole = {
-        name: runs
-        for name, runs in ran.items()
-        if [index for index, _ in runs].count(INSERT_LAYER) == 1 and len(PROMPT) in runs[0][1]
-    } or ran  # what is not given one embedding per token, once, is to be refused
-    path = min(whole, key=lambda name: (-len(whole[name]), name.count("."), name))
-    return path, model.get_submodule(path), dict(whole[path])[INSERT_LAYER]
-
-
-@contextlib.contextmanager
-def inserting(layers: nn.ModuleList, vector: Tensor | None) -> Iterator[None]:
-    """Overwrite the two places with the vector in every pass that reads the prompt; nothing for None."""
-
-    def before(_: nn.Module, args: tuple, kwargs: dict) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if vector is None or hidden.shape[1] < len(PROMPT):
-            return None
-        hidden = hidden.clone()
-        hidden[:, list(PLACES)] = vector
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-
-    handle = layers[INSERT_LAYER].register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def decoded(
-    model: nn.Module,
-    layers: nn.ModuleList,
-    vector: Tensor | None,
-    forced: Sequence[int] = (),
-    *,
-    use_cache: bool = True,
-) -> tuple[list[int], Tensor]:
-    """Tokens, and logits [new tokens, vocabulary], of the library's greedy decoding; or of the `forced` tokens."""
-    from transformers import LogitsProcessorList
-
-    logits: list[Tensor] = []
-
-    def only(ids: Tensor, scores: Tensor) -> Tensor:
-        logits.append(scores.clone())
-        if not forced:
-            return scores
-        wanted = torch.full_like(scores, -torch.inf)
-        wanted[:, forced[ids.shape[1] - len(PROMPT)]] = 0.0
-        return wanted
-
-    with inserting(layers, vector):
-        processors = LogitsProcessorList([only])
-        ids = model.generate(torch.tensor([PROMPT]), logits_processor=processors, use_cache=use_cache, **GREEDY)
-    return ids[0, len(PROMPT) :].tolist(), torch.cat(logits).float()
-
-
-GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
-
-
-# ---- the checks
-
-
-def check_forward(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
-    ids, info = torch.tensor([PROMPT]), [_info(vectors[0])]
-    whole = {"input_ids": ids, **without_cache(model)}
-    found = _ours(model, lambda: model.forward_interpret(**whole, insert_info=info).logits)
-    with inserting(layers, vectors[0]):
-        _same("logits", found, whole_pass(model).logits)
-
-
-def check_generate(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
-    ids, info = torch.tensor([PROMPT]), [_info(vectors[0])]
-    found = _ours(model, lambda: model.generate_interpret(ids, insert_info=info, **GREEDY))
-    expected, logits = decoded(model, layers, vectors[0])
-    _same_tokens(found[0, len(PROMPT) :].tolist(), expected, logits)
-
-
-def check_engine(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
-    from transformers.interpretation.engine.decode import Cell, InterpretationSettings, interpret_chunk
-    from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
-
-    prompt = InterpretationPrompt("tiny", PROMPT, PLACES, text="")
-    settings = InterpretationSettings(insert_layer=INSERT_LAYER, max_new_tokens=NEW_TOKENS)
-    cells = [Cell(vector, prompt) for vector in vectors]
-    found = _ours(model, lambda: interpret_chunk(model, cells, settings, batch_size=2))
-    for interpretation, vector in zip(found, vectors):
-        tokens, logits = decoded(model, layers, vector)
-        if _same_tokens(list(interpretation.token_ids), tokens, logits):
-            continue
-        _, without = decoded(model, layers, None, tokens)
-        steps = torch.arange(len(tokens))
-        probabilities = logits.softmax(-1)[steps, tokens]
-        _same("probabilities", torch.tensor(interpretation.probabilities), probabilities)
-        relevancy = (probabilities - without.softmax(-1)[steps, tokens]).abs()
-        _same("relevancy", torch.tensor(interpretation.relevancy), relevancy)
-
-
-def check_capture(model: nn.Module, layers: nn.ModuleList, vectors: Sequence[Tensor]) -> None:
-    from transformers.interpretation.models.activations import capture
-
-    seen: dict[int, Tensor] = {}
-    handles = [
-        layer.register_forward_pre_hook(
-            lambda _, args, kwargs, number=number: seen.__setitem__(
-                number, (args[0] if args else kwargs["hidden_states"]).clone()
-            ),
-            with_kwargs=True,
-        )
-        for number, layer in enumerate(layers)
-    ]
-    whole_pass(model)
-    for handle in handles:
-        handle.remove()
-    places = [0, 7, -1]
-    found = _ours(model, lambda: capture(model, torch.tensor([PROMPT]), [*seen, len(layers)], places))
-    for number, hidden, states in zip(seen, seen.values(), found):
-        _same(f"layer {number}", states, hidden[0, places])
-
-
-def _ours(model: nn.Module, call: Callable[[], Any]) -> Any:
-    """What the call gives. One that refuses the model must not have read the text before."""
-    from transformers.interpretation.models.families import UnsupportedModelError
-
-    read: list[int] = []
-    watch = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: read.append(args[0].shape[-1]))
-    try:
-        return call()
-    except UnsupportedModelError as error:
-        if any(columns >= len(PROMPT) for columns in read):
-            raise Different(f"refused, but only after it had read the text: {error}") from error
-        raise
-    finally:
-        watch.remove()
-
-
-def _info(vector: Tensor) -> dict[Any, Any]:
-    embedding = vector.expand(1, len(PLACES), -1)
-    return {INSERT_LAYER: (list(PLACES), embedding), "overlay_strength": 1.0, "replacing_mode": "normalized"}
-
-
-def _same(what: str, found: Tensor, expected: Tensor) -> None:
-    if found.shape != expected.shape:
-        raise Different(f"{what}: shape {list(found.shape)}, not {list(expected.shape)}")
-    away = float((found.float() - expected.float()).abs().max())
-    if not away <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise Different(f"{what}: up to {away:.2g} away")
-
-
-def _same_tokens(found: list[int], expected: list[int], logits: Tensor) -> bool:
-    """Raises where they differ, unless two logits tie there: then True, and there is nothing more to compare."""
-    if found == expected:
-        return False
-    step = next((step for step, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), None)
-    if step is None:
-        raise Different(f"{len(found)} tokens, not {len(expected)}")
-    best = logits[step].topk(2).values
-    if float(best[0] - best[1]) > TOLERANCE:
-        raise Different(f"token {step} is {found[step]}, not {expected[step]}")
-    return True
-
-
-# ---- one class
-
-
-def examine(class_name: str) -> dict[str, Any]:
-    """Outcome of each check, and remarks."""
-    from transformers import GenerationConfig
-
-    record: dict[str, Any] = {"class": class_name, "remarks": []}
-    try:
-        model = tiny_instance(class_name)
-        if not hasattr(model, "generate"):
-            raise NotBuilt("the library has no generation for it")
-        model.generation_config = GenerationConfig(pad_token_id=0)  # no end of sequence, and no forced tokens
-        _path, layers, shape = layer_list(model)
-        record["model_type"] = model.config.model_type
-    except Exception as error:
-        return record | {"outcome": "not built", "why": _short(error)}
-    hidden = shape[-1]
-    if shape != (1, len(PROMPT), hidden):
-        record["remarks"].append(f"its layers are given {list(shape)}")
-    vectors = [torch.randn(hidden, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-    try:
-        cached, whole = decoded(model, layers, None), decoded(model, layers, None, use_cache=False)
-        if cached[0] != whole[0] or float((cached[1] - whole[1]).abs().max()) > 1e-3:
-            record["remarks"].append("the library's cached decoding differs from its uncached one")
-    except Exception as error:
-        record["remarks"].append(f"the library cannot generate: {_short(error)}")
-    for name in CHECKS:
-        record[name], record[f"{name}: why"] = _outcome(globals()[f"check_{name}"], model, layers, vectors)
-    record["outcome"] = max((record[name] for name in CHECKS), key=OUTCOMES.index)
-    return record
-
-
-def _outcome(check: Callable[..., None], model: nn.Module, layers: nn.ModuleList, vectors: list) -> tuple[str, str]:
-    from transformers.interpretation.models.families import UnsupportedModelError
-
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            check(model, layers, vectors)
-        ours = [str(warning.message) for warning in caught if "slower" in str(warning.message)]
-        return "equal", "; ".join(dict.fromkeys(ours))
-    except UnsupportedModelError as error:
-        return "refused", _short(error)
-    except Different as error:
-        return "different", str(error)
-    except Exception as error:
-        return "crashed", _short(error)
-
-
-def _short(error: BaseException) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({Path(last.filename).name}:{last.lineno})"
 
 
 def in_a_process(class_name: str) -> dict[str, Any]:
@@ -371,35 +88,17 @@ def line(record: dict[str, Any]) -> str:
     return "\n      ".join([text, *dict.fromkeys(reasons), *record["remarks"]])
 
 
-def table(records: Sequence[dict[str, Any]], version: str) -> str:
-    """Markdown: how many of each outcome, and the classes of each."""
-    lines = [
-        f"On transformers {version}, of {len(records)} causal classes:",
-        "",
-        "| outcome | classes | |",
-        "|---|---|---|",
-    ]
-    for outcome in OUTCOMES:
-        of = [record for record in records if record["outcome"] == outcome]
-        names = ", ".join(
-            record["class"] + ("*" if any("cached" in r for r in record["remarks"]) else "") for record in of
-        )
-        lines.append(f"| {outcome} | {len(of)} | {names} |")
-    return "\n".join(
-        [*lines, "", "\\* the library's cached decoding, which is followed, differs from its uncached one"]
-    )
-
-
 def main() -> int:
     """Sweep, print, write; 1 if anything differs or crashes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("classes", nargs="*", help="names of model classes; without any: all of them")
-    parser.add_argument("--table", action="store_true", help="print the table as Markdown, nothing else")
     parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--store", action="store_true", help="put the outcomes of all classes into the table's data")
     arguments = parser.parse_args()
+    if arguments.store and arguments.classes:
+        parser.error("--store is for all classes")
 
     torch.set_num_threads(1)
-    import transformers
     import transformers.interpretation  # what every process would import for itself
     from transformers import LlamaForCausalLM
     from transformers.interpretation.engine import decode  # noqa: F401
@@ -409,12 +108,13 @@ def main() -> int:
     records = []
     for name in arguments.classes or causal_classes():
         records.append(in_a_process(name))
-        if not arguments.table:
-            print(line(records[-1]), flush=True)
+        print(line(records[-1]), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if arguments.store:
+        store(transformers.__version__, records)
     counts = Counter(record["outcome"] for record in records)
-    print(table(records, transformers.__version__) if arguments.table else dict(counts))
+    print(dict(counts))
     return int(counts["different"] + counts["crashed"] > 0)
 
 
