@@ -12,8 +12,8 @@ fast:
 - so do those without surgery: each step has, beside the rows of the cells, one row without surgery for every text that
   has been generated so far. Cells with the same text share one (128 cells of every fourth layer, 24.8 tokens each:
   13.3 tokens of such rows per cell; 496 of every layer in one batch: 9.4), and thick matrix multiplies are faster;
-- rows that have ended leave the batch; identical vectors are interpreted once;
-- on a CPU: `attention`, `linear` and `recycling`.
+- finished rows are dropped from the batch; identical vectors are interpreted once;
+- on a CPU: `kernels`.
 
 Cells are grouped by interpretation prompt, so that all rows of a batch have the same length at every step: no padding,
 no attention mask, and the numbers of a row do not depend on its neighbours' lengths.
@@ -35,16 +35,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from ..models.beginning import read_beginning
-from ..models.families import decoder_layers
 from ..models.forward import (
     best_tokens,
     end_of_sequence_ids,
@@ -54,20 +50,15 @@ from ..models.forward import (
     probabilities_of,
     sampled_tokens,
 )
-from ..models.kv_cache import check_window, empty_cache, repeat_rows
+from ..models.kv_cache import check_window
 from ..models.layer_inputs import check_evaluation_mode, check_layer_inputs
-from ..models.layer_spec import SAME
-from ..models.text_so_far import TextSoFar
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import END_OF_SEQUENCE, LENGTH, Stop
-from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
 from ..surgery.modes import REPLACING_MODES, has_norm
 from .batch_size import give_back_freed_memory, in_batches, rows_that_fit
 from .cell import Cell, Interpretation
-from .kernels.attention import one_query_attention
-from .kernels.kv_buffers import GrowingBuffers
-from .kernels.linear import one_dnn_linear
-from .kernels.overrides import FunctionOverrides
+from .insertion import read_shared_part, read_under_surgery, resolved
+from .kernels.switch import SelectRows, row_selection
 from .sampling import uniform
 from .settings import InterpretationSettings
 
@@ -89,7 +80,7 @@ class _Continuation:
     ended_by: str = LENGTH
 
     def append_token(self, token: int, probability: float, without: float) -> bool:
-        """Add a token, or note what is wrong with its numbers: then there is no going on."""
+        """Add a token, or note what is wrong with its numbers: then the row is finished."""
         for name, number in (("logits", probability), ("logits without surgery", without)):
             if not 0 <= number <= 1:
                 self.status = f"the {name} have NaN or infinity at new token {len(self.token_ids)}"
@@ -113,7 +104,7 @@ def interpret_chunk(
 
     Returns:
         one interpretation per cell, in the order of the cells. A vector that is not finite, or that drives the model's
-        numbers out of range, is told in its cell's `status`; the others go on.
+        numbers out of range, is reported in its cell's `status`; the others are not affected.
 
     Raises:
         UnsupportedModelError: what the model's layers are given is not one embedding per token.
@@ -147,16 +138,6 @@ def resolve_batch_size(
     return rows_that_fit(model, prompts, settings.max_new_tokens, memory=memory)
 
 
-def resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -> Cell:
-    """The cell as the model takes it: its vector in the model's type, its own layer or the settings'."""
-    layer = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
-    if layer == SAME:
-        raise ValueError(f"insert_layer is {SAME}, and a cell does not say which layer it came from")
-    if settings.sampling is not None and cell.seed is None:
-        raise ValueError("the settings have sampling, and a cell has no seed; give it sampling.seed_of(…)")
-    return replace(cell, vector=cell.vector.detach().to(dtype), insert_layer=layer)
-
-
 def _interpret_cells(
     model: nn.Module,
     prompt: InterpretationPrompt,
@@ -171,10 +152,8 @@ def _interpret_cells(
     shared = read_shared_part(model, prompt)
 
     def decode(batch: Sequence[Cell]) -> list[_Continuation]:
-        memory = GrowingBuffers()
-        attention = {functional.scaled_dot_product_attention: one_query_attention(memory.whole)}
-        with FunctionOverrides({**attention, functional.linear: one_dnn_linear, torch.cat: memory.append}):
-            return _decode(model, prompt, batch, settings, shared, memory)
+        with row_selection() as select_rows:
+            return _decode(model, prompt, batch, settings, shared, select_rows)
 
     generated = in_batches(decode, list(distinct.values()), batch_size)
     results = dict(zip(distinct, map(_interpretation, generated)))
@@ -204,63 +183,15 @@ def _interpretation(generated: _Continuation) -> Interpretation:
     return Interpretation(tuple(generated.token_ids), probabilities, relevancy, ended_by=generated.ended_by)
 
 
-def read_shared_part(model: nn.Module, prompt: InterpretationPrompt) -> Any:
-    """What came before the first placeholder, one row, read once for all; None where nothing did."""
-    return read_beginning(model, prompt.input_ids, min(prompt.insert_locations))
-
-
-def read_under_surgery(
-    model: nn.Module,
-    prompt: InterpretationPrompt,
-    cells: Sequence[Cell],
-    settings: InterpretationSettings,
-    shared: Any,
-    *,
-    untouched: int = 0,
-) -> tuple[torch.Tensor, Any]:
-    """Read the prompt with the vector of each cell inserted, and behind these rows so many without surgery.
-
-    cells: of this prompt, with an insert layer of their own. shared: what `read_shared_part` gave.
-
-    Returns:
-        logits `[cells + untouched, vocabulary]` after the prompt, and the cache.
-    """
-    rest = prompt.input_ids[min(prompt.insert_locations) :]
-    rows = len(cells) + untouched
-    ids = torch.tensor([rest] * rows, device=input_device(model))
-    cache = empty_cache(model) if shared is None else repeat_rows(shared, rows)
-    plan = _plan(model, prompt, cells, settings, untouched)
-    assert plan is not None  # every cell inserts
-    with surgery(model, plan):
-        logits, cache = next_logits(model, ids, cache)
-    if isinstance(cache, TextSoFar):  # there is no cache, so that the placeholders are read again in every step
-        cache = cache.under_surgery(lambda rows: _surgery_again(model, prompt, cells, settings, rows))
-    return logits, cache
-
-
-def _surgery_again(
-    model: nn.Module,
-    prompt: InterpretationPrompt,
-    cells: Sequence[Cell],
-    settings: InterpretationSettings,
-    rows: Sequence[int],
-) -> AbstractContextManager:
-    """The same surgery on some of the rows: those of cells come first."""
-    again = [cells[row] for row in rows if row < len(cells)]
-    plan = _plan(model, prompt, again, settings, len(rows) - len(again))
-    assert plan is not None  # every cell inserts
-    return surgery(model, plan)
-
-
 def _decode(
     model: nn.Module,
     prompt: InterpretationPrompt,
     cells: Sequence[Cell],
     settings: InterpretationSettings,
     shared: Any,
-    memory: GrowingBuffers,
+    select_rows: SelectRows,
 ) -> list[_Continuation]:
-    """The loop: the rest of the prompt under surgery, then one token per step; rows that have ended leave.
+    """The loop: the rest of the prompt under surgery, then one token per step; finished rows are dropped.
 
     Behind the rows of the cells come rows without surgery: one for each of the texts that those have generated so far.
     """
@@ -274,20 +205,20 @@ def _decode(
         best, probabilities = _choose(logits[: len(rows)], logits[len(rows) :], texts_read, rows, settings)
         without = probabilities_of(logits[len(rows) :], texts_read, best)
         tokens = best.tolist()
-        going_on = [
+        continuing = [
             index
             for index, numbers in enumerate(zip(tokens, probabilities.tolist(), without.tolist()))
             if rows[index].append_token(*numbers) and not ending.ends(rows[index])
         ]
-        if not going_on or step == settings.max_new_tokens - 1:
+        if not continuing or step == settings.max_new_tokens - 1:
             break
-        texts = [(beside[index], tokens[index]) for index in going_on]  # the text before, the token
+        texts = [(beside[index], tokens[index]) for index in continuing]  # the text before, the token
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        kept = [*going_on, *(len(rows) + before for before, _ in numbers)]
+        kept = [*continuing, *(len(rows) + before for before, _ in numbers)]
         kept += [min(row, len(logits) - 1) for row in range(len(kept), _rounded(len(kept)))]  # nothing reads these
         if kept != list(range(len(logits))):
-            cache = memory.select_rows(cache, torch.tensor(kept, device=device))
-        rows, beside = [rows[index] for index in going_on], [numbers[text] for text in texts]
+            cache = select_rows(cache, torch.tensor(kept, device=device))
+        rows, beside = [rows[index] for index in continuing], [numbers[text] for text in texts]
         tokens = [token for _, token in (*texts, *numbers)]
         next_tokens = torch.tensor(tokens + tokens[-1:] * (len(kept) - len(tokens)), device=device)[:, None]
         del logits  # of a large vocabulary there is no room for two
@@ -344,31 +275,3 @@ def _rounded(rows: int) -> int:
     """
     step = 1 << max(0, rows.bit_length() - 5)
     return -(-rows // step) * step
-
-
-def _plan(
-    model: nn.Module,
-    prompt: InterpretationPrompt,
-    cells: Sequence[Cell],
-    settings: InterpretationSettings,
-    untouched: int,
-) -> SurgeryPlan | None:
-    """Every row's vector at all placeholders of the prompt; what comes before the first is in the cache."""
-    locations = list(prompt.insert_locations)
-    options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
-    return plan_surgery(
-        [*(_insert_info(cell, locations, settings.gain(cell.depth)) | options for cell in cells), *[{}] * untouched],
-        n_layers=len(decoder_layers(model)),
-        hidden_size=cells[0].vector.shape[-1],
-        batch_size=len(cells) + untouched,
-        prompt_length=len(prompt.input_ids),
-        cached_length=locations[0],
-    )
-
-
-def _insert_info(cell: Cell, locations: list[int], gain: float) -> dict[Any, Any]:
-    layers = cell.insert_layer if isinstance(cell.insert_layer, tuple) else (cell.insert_layer,)
-    vectors = cell.vector.expand(1, len(locations), -1)
-    if gain != 1:
-        vectors = torch.cat([vectors[:, :-1], gain * vectors[:, -1:]], dim=1)
-    return dict.fromkeys(layers, (locations, vectors))

@@ -35,7 +35,7 @@ from ..models.thread_hooks import input_hook
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.modes import REPLACING_MODES
 from .cell import Cell
-from .decode import read_shared_part, read_under_surgery
+from .insertion import read_shared_part, read_under_surgery
 from .settings import InterpretationSettings
 
 NORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.decode import read_shared_part, read_under_surgery, resolved
+from ..engine.insertion import read_shared_part, read_under_surgery, resolved
 from ..errors.suggestions import did_you_mean
 from ..mapping.lenses import Lens
 from ..models.activations import capture

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..engine.cell import Cell
-from ..engine.decode import read_shared_part, read_under_surgery
+from ..engine.insertion import read_shared_part, read_under_surgery
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AnyMap, map_vectors
 from ..models.chat_template import encode_prompt

@@ -1,0 +1,39 @@
+"""The kernels of this folder for one decode loop, or none of them.
+
+    LLM_INTERPRET_KERNELS=0 python …        # every function as torch has it
+
+The switch is for whoever doubts a number: texts are the same with and without, probabilities to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ...models.kv_cache import select_rows
+from .attention import one_query_attention
+from .kv_buffers import GrowingBuffers
+from .linear import one_dnn_linear
+from .overrides import FunctionOverrides
+
+VARIABLE = "LLM_INTERPRET_KERNELS"
+
+SelectRows = Callable[[Any, torch.Tensor], Any]
+"""From a cache and row numbers to a cache of these rows; the cache that is given must not be used again."""
+
+
+@contextmanager
+def row_selection() -> Iterator[SelectRows]:
+    """How a decode loop selects rows of its cache; within, torch's functions are answered by the kernels."""
+    if os.environ.get(VARIABLE) == "0":
+        yield select_rows
+        return
+    memory = GrowingBuffers()
+    attention = {functional.scaled_dot_product_attention: one_query_attention(memory.whole)}
+    with FunctionOverrides({**attention, functional.linear: one_dnn_linear, torch.cat: memory.append}):
+        yield memory.select_rows
