@@ -132,7 +132,7 @@ def test_other_examples_or_another_model_are_refused(request_of, tmp_path):
     assert prepare(replace(request, examples=moved)).is_complete
     model = write_tiny_folder(tmp_path / "model")
     assert prepare(replace(request, model=str(model))).is_complete
-    (model / "special.json").write_text("{}")
+    (model / "special_tokens_map.json").write_text("{}")
     with pytest.raises(RequestError, match="model: "):
         prepare(replace(request, model=str(model)))
 

@@ -92,7 +92,7 @@ def test_another_source_model_is_another_setting(request_of, folders, tmp_path):
     assert settings["source model"] != settings["model"]
     moved = shutil.copytree(folders / "other", tmp_path / "moved")
     assert prepare(replace(request, source_model=str(moved))).is_complete
-    write_json(moved / "special.json", {})
+    write_json(moved / "special_tokens_map.json", {})
     with pytest.raises(RequestError, match=r"started with other settings.*source model: was \S+, now \S+"):
         prepare(replace(request, source_model=str(moved)))
     own = {layer: AffineMap(torch.eye(32), torch.zeros(32)) for layer in (1, 3)}
