@@ -83,7 +83,8 @@ def interpret(
             slice, or the command line's syntax: "all", "0,5,10", "0:30:5". None: all.
         tokens: the same for token positions, and "last". None and "all": those of the prompt and of its generated
             output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
-            over a span.
+            over a span. "segment(2:6)" is one thing of four embeddings, which go into a placeholder each: the
+            interpretation prompt has as many, or a single one that is `repeated`. Segments have no deep gain.
         place: where embeddings are read: "residual", or within each decoder layer "attention_output", "mlp_input",
             "mlp_output"; see `families.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
@@ -168,7 +169,7 @@ def interpret_vectors(
     """Explain any vectors of the model's hidden space: a probe, a steering vector, a feature of a sparse autoencoder.
 
     Args:
-        vectors: `[n, hidden]`, or n vectors `[hidden]`.
+        vectors: `[n, hidden]`, or n vectors `[hidden]`; or one for each placeholder, `[n, placeholders, hidden]`.
         names: what to call them, in the column "current token"; None: vector 0, vector 1, …
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
@@ -200,7 +201,11 @@ def interpret_vectors(
         raise ValueError(f"{len(names)} names for {len(rows)} vectors")
     if strength != "auto" and not (isinstance(strength, (int, float)) and math.isfinite(strength)):
         raise ValueError(f'strength is {strength!r}: give a finite number, or "auto"')
-    prompts = build_prompts(tokenizer, _prompts(interpretation_prompt, question), Limits.of(model), settings)
+    several = rows.shape[1] if rows.ndim == 3 else None
+    if strength == "auto" and several is not None:
+        raise ValueError('strength "auto" is for one vector at all placeholders, not for one at each; give a number')
+    asked = _prompts(interpretation_prompt, question)
+    prompts = build_prompts(tokenizer, asked, Limits.of(model), settings, vectors=several)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
     factors: dict[tuple[InterpretationPrompt, int], float] = {}
     for prompt in prompts if strength == "auto" else ():
@@ -274,16 +279,19 @@ def _prompts(
 
 
 def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapping: AnyMap) -> torch.Tensor:
-    """`[n, hidden]`, checked."""
+    """`[n, hidden]` or `[n, placeholders, hidden]`, checked."""
     rows = vectors if isinstance(vectors, torch.Tensor) else _stacked(vectors)
     if len(rows) == 0:
         raise ValueError("no vectors: give at least one")
     hidden = model.get_input_embeddings().weight.shape[-1]
-    if mapping is not None and rows.ndim == 2:
-        return map_vectors(mapping, rows, None, hidden)
-    if rows.ndim != 2 or rows.shape[1] != hidden or not rows.is_floating_point():
+    if mapping is not None and rows.ndim in (2, 3):
+        return map_vectors(mapping, rows.flatten(0, -2), None, hidden).unflatten(0, rows.shape[:-1])
+    if rows.ndim not in (2, 3) or rows.shape[-1] != hidden or not rows.is_floating_point():
         shape = " × ".join(map(str, rows.shape))
-        raise ValueError(f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}")
+        raise ValueError(
+            f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}, or n × placeholders × "
+            f"{hidden}"
+        )
     return rows
 
 

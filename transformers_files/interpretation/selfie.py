@@ -124,11 +124,15 @@ def interpret_vectors(
 ) -> list[str]:
     """Interpret any vectors `[hidden]` (dimensions of size 1 in front are dropped); other arguments as for `interpret`.
 
+    Not in `selfie`: one vector for each of the prompt's `insert_locations`, `[locations, hidden]`.
+
     Returns one text per vector; an empty one, with a warning, for a vector that has or leads to NaN or infinity.
     """
     settings = InterpretationSettings(insert_layer=k, max_new_tokens=max_new_tokens, guidance=guidance)
     (prompt,) = build_prompts(tokenizer, [interpretation_prompt.located()], Limits.of(model), settings)
-    cells = [Cell(vector.reshape(-1), prompt) for vector in vecs]
+    hidden = model.get_input_embeddings().weight.shape[-1]
+    rows = [vector.reshape(-1, hidden) for vector in vecs]
+    cells = [Cell(row[0] if len(row) == 1 else row, prompt) for row in rows]
     interpretations = interpret_chunk(model, cells, settings, batch_size=bs)
     for number, interpretation in enumerate(interpretations):
         if interpretation.status != "ok":

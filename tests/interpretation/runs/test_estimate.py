@@ -159,3 +159,18 @@ def test_samples_are_cells_of_their_own():
     once = InterpretationSettings(max_new_tokens=1)
     single = estimate_of(MODEL, plan_of(MODEL, once, layers=Selection("1:"), tokens=Selection("last")), once)
     assert 2.8 < found.csv_bytes / single.csv_bytes < 3.1  # both have a header
+
+
+def test_segments_have_prompts_of_their_own_length():
+    how = InterpretationSettings(max_new_tokens=1)
+    spec = InterpretationPromptSpec("each", text="ab: _ is", repeated=True)
+    choices = {"layers": Selection("1:"), "tokens": Selection("segment(1:),segment(-3:),last")}
+    plan = make_plan(
+        TOKENIZER, EXAMPLES, [spec], Limits.of(MODEL), how, prompt_output_tokens=0, chunk_cells=7, **choices
+    )
+    for captured in (10**9, 1):
+        plan = replace(plan, captured_bytes=captured)
+        found = estimate_of(MODEL, plan, how)
+        _, tokens, records = run_counted(MODEL, plan, how)
+        assert len(records) == found.cells == 2 * 4 * 3
+        assert tokens == found.work.tokens

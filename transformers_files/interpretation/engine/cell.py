@@ -16,9 +16,10 @@ class Cell:
     """One thing to interpret."""
 
     vector: torch.Tensor
-    """The hidden embedding, `[hidden]`, on any device and of any floating dtype."""
+    """The hidden embedding, `[hidden]`, or one per placeholder, `[placeholders, hidden]`; on any device and of any
+    floating dtype."""
     prompt: InterpretationPrompt
-    """Its placeholders are overwritten with the vector."""
+    """Its placeholders are overwritten: all with the one vector, or each with its own."""
     insert_layer: InsertLayer | None = None
     """At the input of which decoder layer; None: the settings'."""
     depth: float | None = None

@@ -170,7 +170,7 @@ def _problem(vector: torch.Tensor, settings: InterpretationSettings) -> str | No
     """Why a vector, with its gain, cannot be inserted."""
     if not torch.isfinite(vector).all():
         return f"the vector has NaN or infinity in {vector.dtype}"
-    if REPLACING_MODES[settings.replacing_mode].matches_norm and not has_norm(vector):
+    if REPLACING_MODES[settings.replacing_mode].matches_norm and not has_norm(vector).all():
         return f"the vector is zero, or its norm out of range in {vector.dtype}: no direction to scale"
     return None
 

@@ -31,6 +31,12 @@ def resolved(cell: Cell, dtype: torch.dtype, settings: InterpretationSettings) -
     layer = settings.insert_layer if cell.insert_layer is None else cell.insert_layer
     if layer == SAME:
         raise ValueError(f"insert_layer is {SAME}, and a cell does not say which layer it came from")
+    places = len(cell.prompt.insert_locations)
+    if cell.vector.ndim not in (1, 2) or (cell.vector.ndim == 2 and len(cell.vector) != places):
+        raise ValueError(
+            f"a cell has vectors of shape {list(cell.vector.shape)}, and its interpretation prompt "
+            f'"{cell.prompt.name}" {places} placeholders: give [hidden], or [{places}, hidden]'
+        )
     if settings.sampling is not None and cell.seed is None:
         raise ValueError("the settings have sampling, and a cell has no seed; give it sampling.seed_of(…)")
     return replace(cell, vector=cell.vector.detach().to(dtype), insert_layer=layer)
@@ -91,7 +97,7 @@ def _plan(
     settings: InterpretationSettings,
     untouched: int,
 ) -> SurgeryPlan | None:
-    """Every row's vector at all placeholders of the prompt; what comes before the first is in the cache."""
+    """Every row's vectors at the placeholders of the prompt; what comes before the first is in the cache."""
     locations = list(prompt.insert_locations)
     options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(

@@ -108,6 +108,10 @@ class InterpretationPromptSpec:
     stop: str = ""
     """The interpretation ends when its text, after leading white space, has this text in it, or when it says the same
     thing for the third time running; see `prompts.stop`. Empty: it ends at neither."""
+    repeated: bool = False
+    """Whether its one placeholder is written once for each vector of a segment; see `vectors`."""
+    vectors: int = 1
+    """How often a repeated placeholder is written, with spaces between."""
     question: str | None = None
     """What takes the place of {question} in the text, the sequence and the reply; not searched for placeholders. None:
     not asked yet, so that a prompt with this field cannot be built."""
@@ -123,6 +127,8 @@ class InterpretationPromptSpec:
         object.__setattr__(self, "_pieces", self._split_text() if self.text else self._split_sequence())
         if self.question is not None:
             self._fill_in(self.question)
+        if self.repeated:
+            self._repeat()
         if len(self._pieces) < 2:
             remedy = f"write {self.placeholder!r} where the embedding goes in" if self.text else "an int stands for one"
             raise self._error(f"there is no placeholder; {remedy}")
@@ -138,6 +144,10 @@ class InterpretationPromptSpec:
     def asking(self, question: str) -> InterpretationPromptSpec:
         """The same prompt with a question in its field. Raises ValueError where there is no field, or no question."""
         return replace(self, question=question)
+
+    def holding(self, vectors: int) -> InterpretationPromptSpec:
+        """The same prompt with a placeholder for each of so many vectors, if its placeholder may be repeated."""
+        return replace(self, vectors=vectors) if self.repeated else self
 
     def build(self, tokenizer: Tokenizer, *, now: datetime | None = None) -> InterpretationPrompt:
         """Tokenize the prompt and find its placeholders.
@@ -184,6 +194,12 @@ class InterpretationPromptSpec:
         if not self.has_field:
             raise self._error(f"it has no field {QUESTION_FIELD} for the question {_shortened(question)}")
         object.__setattr__(self, "_pieces", tuple(piece.replace(QUESTION_FIELD, question) for piece in self._pieces))
+
+    def _repeat(self) -> None:
+        if len(self._pieces) > 2:
+            raise self._error(f"it has {len(self._pieces) - 1} placeholders; only a single one can be repeated")
+        first, *last = self._pieces
+        object.__setattr__(self, "_pieces", (first, *[" "] * (self.vectors - 1), *last))
 
     def _split_text(self) -> tuple[str, ...]:
         first, *rest = self.text.split(self.placeholder)
@@ -279,7 +295,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-_FIELD_TYPES = {"name": str, "sequence": list, "text": str, "placeholder": str, "chat": bool, "reply": str, "stop": str}
+_FIELD_TYPES = {
+    **dict.fromkeys(("name", "text", "placeholder", "reply", "stop"), str),
+    **dict.fromkeys(("chat", "repeated"), bool),
+    "sequence": list,
+}
 _JSON_NAMES = {str: "a text", list: "a list", bool: "true or false"}
 
 

@@ -1,6 +1,6 @@
 // Search, filter, switches, the table view, and the dock that shows one interpretation in full.
 // An example is drawn when the reader comes near it.
-const WHAT = { vector: "vector", difference: "difference", mean: "no." }; // anything else is a token
+const WHAT = { vector: "vector", difference: "difference", mean: "no.", segment: "no." }; // anything else is a token
 
 const $ = (id) => document.getElementById(id);
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;

@@ -113,17 +113,18 @@ def estimate_plan(
     new = settings.max_new_tokens
     batches = 0
     prompts = plain = Work()
+    totals: Counter[InterpretationPrompt] = Counter()
     for cells_of in _cells_by_prompt(plan):
-        for index, cells in cells_of.items():
-            prompt = plan.prompts[index]
+        totals += cells_of
+        for prompt, cells in cells_of.items():
             first, length = min(prompt.insert_locations), len(prompt.input_ids)
             batches_of = -(-cells // batch_size)
             batches += batches_of
             prompts += _pass(first, logits=bool(first)) + _pass(length - first, after=first) * cells
             plain += _pass(length - first, after=first) * batches_of
-    after = [_decoding(len(prompt.input_ids), new) * _cells_of_prompt(plan) for prompt in plan.prompts]
+    after = [_decoding(len(prompt.input_ids), new) * cells for prompt, cells in totals.items()]
     decoding = sum(after, Work())
-    longest = max((len(prompt.input_ids) for prompt in plan.prompts), default=0) + new
+    longest = max((len(prompt.input_ids) for prompt in plan.all_prompts), default=0) + new
     return WorkEstimate(
         size=size,
         source_size=source_size,
@@ -155,7 +156,7 @@ def _decoding(prompt_length: int, new_tokens: int) -> Work:
 def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     length, new = len(source.input_ids), plan.prompt_output_tokens
     own_output = _pass(length) + _decoding(length, new) if new else Work()
-    blocks = -(-len(plan.layers) // layers_at_once(len(source.tokens), size.hidden, plan.captured_bytes))
+    blocks = -(-len(plan.layers) // layers_at_once(source.n_vectors, size.hidden, plan.captured_bytes))
     passes = blocks if blocks == 1 else blocks * len(plan.prompts)  # cells go through all layers prompt by prompt
     read = _pass(length + new, logits=0)
     if source.minus is not None:
@@ -163,24 +164,23 @@ def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     return own_output + read * passes
 
 
-def _cells_of_prompt(plan: Plan) -> int:
-    return plan.n_cells // len(plan.prompts)
-
-
-def _cells_by_prompt(plan: Plan) -> Iterator[Counter[int]]:
-    """For each chunk the number of its cells by the index of their interpretation prompt."""
-    prompts = range(len(plan.prompts))
+def _cells_by_prompt(plan: Plan) -> Iterator[Counter[InterpretationPrompt]]:
+    """For each chunk the number of its cells by their interpretation prompt."""
+    if plan.segment_prompts:  # a prompt's tokens depend on the cell's: they are counted one by one
+        for number in range(plan.n_chunks):
+            yield Counter(address.prompt for address in plan.chunk(number))
+        return
     of_token = len(plan.layers) * plan.per_token
-    runs = ((index, of_token * len(source.tokens)) for source in plan.sources for index in prompts)
-    index, left = 0, 0
+    runs = ((prompt, of_token * len(source.tokens)) for source in plan.sources for prompt in plan.prompts)
+    left = 0
     for number in range(plan.n_chunks):
-        chunk: Counter[int] = Counter()
+        chunk: Counter[InterpretationPrompt] = Counter()
         room = plan.chunk_size(number)
         while room:
             if not left:
-                index, left = next(runs)
+                prompt, left = next(runs)
             taken = min(left, room)
-            chunk[index] += taken
+            chunk[prompt] += taken
             left, room = left - taken, room - taken
         yield chunk
 

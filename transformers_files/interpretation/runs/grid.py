@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from torch import nn
 
@@ -27,7 +27,7 @@ from ..models.layer_spec import SAME
 from ..models.rope import short_positions
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
-from ..prompts.index_selection import Selection
+from ..prompts.index_selection import Position, Segment, Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..results.record import MINUS
 from .source_model import SourceModel
@@ -92,7 +92,7 @@ class Subtrahend:
     """The other prompt of a difference, as the model sees it."""
 
     input_ids: tuple[int, ...]
-    tokens: tuple[int | range, ...]
+    tokens: tuple[Position, ...]
     """What is subtracted from each of the source's tokens."""
 
 
@@ -104,10 +104,21 @@ class Source:
     text: str
     """Of a difference both prompts, with a minus sign on a line of its own between them."""
     input_ids: tuple[int, ...]
-    tokens: Sequence[int | range]
-    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens. Then ranges: the
-    means over them."""
+    tokens: Sequence[Position]
+    """Ascending positions to interpret; from `len(input_ids)` on they are those of generated tokens. Then ranges, the
+    means over them, and segments."""
     minus: Subtrahend | None = None
+
+    @cached_property
+    def segment_lengths(self) -> frozenset[int]:
+        """Of the segments among its tokens."""
+        tokens = () if isinstance(self.tokens, range) else self.tokens
+        return frozenset(len(token) for token in tokens if isinstance(token, Segment))
+
+    @property
+    def n_vectors(self) -> int:
+        """Hidden embeddings that are read of a layer."""
+        return sum(len(token) if isinstance(token, Segment) else 1 for token in self.tokens)
 
     @cached_property
     def digest(self) -> str:
@@ -124,8 +135,8 @@ class Address:
     prompt: InterpretationPrompt
     layer: int
     """Index into the n_layers + 1 hidden states, or of the decoder layer whose other hook point is read."""
-    token: int | range
-    """A position, or those that are averaged over."""
+    token: Position
+    """A position, those that are averaged over, or those that go into a placeholder each."""
     sample: int | None = None
     """Its number among the samples of a cell; None where there is no sampling."""
 
@@ -151,6 +162,8 @@ class Plan:
     captured_bytes: int = CAPTURED_BYTES
     samples: int | None = None
     """Of each cell; None: its only interpretation is not drawn at random."""
+    segment_prompts: Mapping[int, tuple[InterpretationPrompt, ...]] = field(default_factory=dict)
+    """The prompts for segments of each length."""
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -162,6 +175,11 @@ class Plan:
     def per_token(self) -> int:
         """Interpretations of one embedding through one prompt."""
         return self.samples or 1
+
+    @property
+    def all_prompts(self) -> tuple[InterpretationPrompt, ...]:
+        """Also those for segments."""
+        return tuple(dict.fromkeys([*self.prompts, *chain.from_iterable(self.segment_prompts.values())]))
 
     @property
     def n_cells(self) -> int:
@@ -189,14 +207,16 @@ class Plan:
         return [self._address(number) for number in range(self._starts[index], self._starts[index + 1])]
 
     def _address(self, number: int) -> Address:
-        position = bisect_right(self._ends, number)
-        source = self.sources[position]
-        within = number - (self._ends[position - 1] if position else 0)
+        index = bisect_right(self._ends, number)
+        source = self.sources[index]
+        within = number - (self._ends[index - 1] if index else 0)
         rest, sample = divmod(within, self.per_token)
         rest, token = divmod(rest, len(source.tokens))
         prompt, layer = divmod(rest, len(self.layers))
         drawn = None if self.samples is None else sample
-        return Address(source, self.prompts[prompt], self.layers[layer], source.tokens[token], drawn)
+        position = source.tokens[token]
+        prompts = self.segment_prompts[len(position)] if isinstance(position, Segment) else self.prompts
+        return Address(source, prompts[prompt], self.layers[layer], position, drawn)
 
 
 def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
@@ -262,10 +282,23 @@ def make_plan(
         _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems, now)
         for example in examples
     )
+    lengths = sorted(frozenset().union(*(source.segment_lengths for source in sources)))
+    segment_prompts = {
+        length: _build(tokenizer, prompts, limits, settings, problems, now, vectors=length) for length in lengths
+    }
     if problems:
-        raise PlanError(problems)
+        raise PlanError(list(dict.fromkeys(problems)))
     samples = None if settings.sampling is None else settings.sampling.samples
-    return Plan(sources, built, chosen, prompt_output_tokens, chunk_cells, place, samples=samples)
+    return Plan(
+        sources,
+        built,
+        chosen,
+        prompt_output_tokens,
+        chunk_cells,
+        place,
+        samples=samples,
+        segment_prompts=segment_prompts,
+    )
 
 
 def build_prompts(
@@ -273,12 +306,17 @@ def build_prompts(
     prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
     limits: Limits,
     settings: InterpretationSettings,
+    *,
+    vectors: int | None = None,
 ) -> tuple[InterpretationPrompt, ...]:
-    """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems."""
+    """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems.
+
+    vectors: how many each cell has, one per placeholder; None: one for all placeholders.
+    """
     problems: list[str] = []
     if settings.insert_layer == SAME:
         problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
-    built = _build(tokenizer, prompts, limits, settings, problems, datetime.now())
+    built = _build(tokenizer, prompts, limits, settings, problems, datetime.now(), vectors=vectors)
     if problems:
         raise PlanError(problems)
     return built
@@ -291,7 +329,10 @@ def _build(
     settings: InterpretationSettings,
     problems: list[str],
     now: datetime,
+    *,
+    vectors: int | None = None,
 ) -> tuple[InterpretationPrompt, ...]:
+    """vectors: as for `build_prompts`."""
     layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
     for layer in layers:
         if layer != SAME and layer >= limits.n_layers:
@@ -299,13 +340,19 @@ def _build(
     built: list[InterpretationPrompt] = []
     for prompt in prompts:
         try:
-            prompt = prompt if isinstance(prompt, InterpretationPrompt) else prompt.build(tokenizer, now=now)
+            if not isinstance(prompt, InterpretationPrompt):
+                prompt = prompt.holding(vectors or 1).build(tokenizer, now=now)
         except ValueError as error:
             problems.append(str(error))
             continue
         found = limits.problems(prompt.input_ids, settings.max_new_tokens, min(prompt.insert_locations))
         problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
         places, strengths = len(prompt.insert_locations), settings.overlay_strength
+        if vectors is not None and places != vectors:
+            problems.append(
+                f'interpretation prompt "{prompt.name}" has {places} placeholder{"s" * (places > 1)} for {vectors} '
+                'vectors; give as many, or a prompt with one placeholder and "repeated": true'
+            )
         if isinstance(strengths, tuple) and len(strengths) != places:
             problems.append(
                 f'interpretation prompt "{prompt.name}" has {places} placeholders and overlay_strength '

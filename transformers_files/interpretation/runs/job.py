@@ -25,7 +25,7 @@ from ..models.layer_inputs import check_evaluation_mode
 from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
-from ..prompts.index_selection import Selection
+from ..prompts.index_selection import Segment, Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..prompts.stop import LOOP
 from ..results.record import Record, interpretation_pieces, token_source
@@ -70,7 +70,7 @@ class Job:
         read: what gives the sources' activations, wherever it keeps them; None: the job reads each source itself.
         """
         self.plan = plan
-        self.batch_size = resolve_batch_size(model, plan.prompts, settings) if batch_size is None else batch_size
+        self.batch_size = resolve_batch_size(model, plan.all_prompts, settings) if batch_size is None else batch_size
         self._model = model
         self._tokenizer = tokenizer
         self.settings = settings
@@ -91,16 +91,20 @@ class Job:
         for address in addresses:
             reading = self.reading(address.source)
             if reading.has(address.token):
-                vector = self._vector(reading.vectors(address.layer, address.token), address.layer)
+                read = reading.vectors(address.layer, address.token)
+                vector = self._vector(read, address.layer, segment=isinstance(address.token, Segment))
                 layer = address.layer if self.settings.insert_layer == SAME else None
-                cell = Cell(vector, address.prompt, layer, self._depth(address.layer), self._seed(address))
+                cell = Cell(vector, address.prompt, layer, self._depth(address), self._seed(address))
                 found.append(Ready(address, reading, cell))
         return found
 
-    def _depth(self, layer: int) -> float | None:
-        """Relative depth of a source layer; None of mapped vectors, which are as shallow as their insert layer."""
+    def _depth(self, address: Address) -> float | None:
+        """Relative depth of a source layer; None of mapped vectors, which are as shallow as their insert layer, and of
+        segments, whose last vector is no more than the others."""
         source = self._source_model
-        return None if source.mapping is not None else layer / len(decoder_layers(source.model))
+        if source.mapping is not None or isinstance(address.token, Segment):
+            return None
+        return address.layer / len(decoder_layers(source.model))
 
     def _seed(self, address: Address) -> int | None:
         """Of a sample; None where there is no sampling."""
@@ -120,17 +124,19 @@ class Job:
         failed = sum(not record.has_interpretation for record in records)
         return Piece(chunk, len(records), failed, encode(records))
 
-    def _vector(self, vectors: torch.Tensor, layer: int) -> torch.Tensor:
-        """A source's vector, or the difference of two, as `[hidden]` in the space of the model.
+    def _vector(self, vectors: torch.Tensor, layer: int, *, segment: bool) -> torch.Tensor:
+        """A source's vectors `[1 or 2, n, hidden]`, or the differences of two, in the space of the model: `[hidden]`,
+        or of segments `[n, hidden]`.
 
         Both are mapped before they are subtracted: the offset of an affine map has no place in a difference.
         """
         hidden = self._model.get_input_embeddings().weight.shape[-1]
-        mapped = map_vectors(self._source_model.mapping, vectors, layer, hidden)
-        if len(mapped) == 1:
-            return mapped[0]
-        exact = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
-        return exact[0] - exact[1]
+        mapped = map_vectors(self._source_model.mapping, vectors.flatten(0, 1), layer, hidden)
+        mapped = mapped.unflatten(0, vectors.shape[:2])
+        if len(mapped) == 2:
+            mapped = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
+            mapped = mapped[:1] - mapped[1:]
+        return mapped[0] if segment else mapped[0, 0]
 
     def reading(self, source: Source) -> SourceActivations:
         """A source that has been run through its model. Only the last one is kept: cells come by their sources."""

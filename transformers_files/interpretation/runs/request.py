@@ -52,7 +52,9 @@ class RunRequest:
         default=None,
         shown="all, or those of the mapping",
     )
-    tokens: str = option("all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5)", default="all")
+    tokens: str = option(
+        "all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5), segment(1:5)", default="all"
+    )
     place: str = option(
         "where embeddings are read: residual, attention_output, mlp_input, mlp_output", default="residual"
     )
