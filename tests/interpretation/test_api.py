@@ -7,57 +7,16 @@ import sys
 
 import pytest
 import torch
-from reference import reference_greedy, reference_pass
+from api_cells import OPTIONS, OTHER, SPEC, TOKENIZER, VECTOR_OPTIONS, assert_says, said
+from reference import reference_greedy
 from tiny_models import tiny_model
-from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation import InterpretationPrompt, InterpretationPromptSpec, interpret, interpret_vectors
-
-TOKENIZER = tiny_tokenizer()
-SPEC = InterpretationPromptSpec("short", text="ab: _ _ is")
-OTHER = InterpretationPromptSpec("other", text="_ means")
-VECTOR_OPTIONS = {"max_new_tokens": 4, "batch_size": 5, "insert_layer": 1, "guidance": 0}
-OPTIONS = {**VECTOR_OPTIONS, "deep_gain": 1}
-"""Raw argmax after plain insertion, which the reference computes."""
+from tiny_tokenizer import VOCABULARY
+from transformers.interpretation import InterpretationPrompt, interpret, interpret_vectors
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_model(vocab_size=VOCABULARY)
-
-
-@torch.no_grad()
-def said(model, prompt, vector, n, *, insert_layer=1, mode="normalized", strength=1.0):
-    """Tokens, probabilities and relevancy of one vector, the slow way."""
-    places = list(prompt.insert_locations)
-    info = {
-        **dict.fromkeys(
-            insert_layer if isinstance(insert_layer, tuple) else (insert_layer,),
-            (places, vector.expand(1, len(places), -1)),
-        ),
-        "overlay_strength": strength,
-        "replacing_mode": mode,
-    }
-    ids = list(prompt.input_ids)
-    tokens = reference_greedy(model, ids, info, n)
-    if 2 in tokens:
-        tokens = tokens[: tokens.index(2) + 1]
-    whole = [*ids, *tokens]
-    under = reference_pass(model, whole, info, len(ids))[1].softmax(-1)
-    plain = reference_pass(model, whole, {}, len(ids))[1].softmax(-1)
-    rows = range(len(ids) - 1, len(whole) - 1)
-    probabilities = [float(under[row, token]) for row, token in zip(rows, tokens)]
-    relevancy = [abs(float(under[row, token] - plain[row, token])) for row, token in zip(rows, tokens)]
-    return tuple(tokens), probabilities, relevancy
-
-
-def assert_says(record, expected):
-    tokens, probabilities, relevancy = expected
-    assert record.status == "ok"
-    assert record.interpretation == tokens
-    assert record.interpretation_prob == pytest.approx(probabilities, abs=1e-4)
-    assert record.interpretation_weights == pytest.approx(relevancy, abs=1e-4)
-    text = TOKENIZER.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert record.interpretation_text == "".join(record.interpretation_tokens) == text.replace("\0", "\ufffd")
 
 
 @torch.no_grad()
@@ -233,86 +192,6 @@ def test_interpretation_prompts_come_in_every_form(model):
     )
     assert [record.repeat_prompt_name for record in found] == ["mine", "short", "repeat"]
     assert found[0].interpretation == found[1].interpretation
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"layers": 5}, r"layers: 5 is out of range: there are 5 \(0 to 4"),
-        ({"tokens": [0, 2]}, r"tokens: 2 is out of range: there are 2 \(0 to 1"),
-        ({"layers": "x"}, '"x" is not an index'),
-        ({"insert_layer": 4}, "insert layer 4 is out of range: 0 to 3"),
-        ({"interpretation_prompt": "descrbie"}, "did you mean 'describe'"),
-        ({"interpretation_prompt": ["a", 0]}, "InterpretationPrompt.from_text or .from_sequence"),
-        ({"interpretation_prompt": []}, "no interpretation prompt"),
-        ({"interpretation_prompt": [SPEC, SPEC]}, 'two interpretation prompts are named "short"'),
-        ({"replacing_mode": "normalised"}, "normalised"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"prompt_output_tokens": -1}, "prompt_output_tokens is -1"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"prompt_output_tokens": 600}, "the model takes 512"),
-        ({"place": "mlp"}, "place is 'mlp': use one of residual, attention_output, mlp_input, mlp_output"),
-        ({"place": "mlp_input", "layers": 4}, r"layers: 4 is out of range: there are 4 \(0 to 3"),
-        ({"layers": "mean(0:2)"}, r"layers: mean\(0:2\) is for tokens alone"),
-        ({"minus": "Hello"}, '"all" selects 2 of 2 tokens, of the other prompt 5 of 5'),
-    ],
-)
-def test_bad_arguments_are_named(model, options, message):
-    with pytest.raises(ValueError, match=message):
-        interpret(model, TOKENIZER, "Hi", **{"raw": True, "interpretation_prompt": SPEC, **OPTIONS, **options})
-
-
-@pytest.mark.parametrize(
-    ("vectors", "options", "message"),
-    [
-        (torch.ones(2, 31), {}, "vectors are torch.float32, 2 × 31; expected floating point numbers, n × 32"),
-        (torch.ones(32), {}, "vectors are torch.float32, 32;"),
-        (torch.ones(2, 32, dtype=torch.long), {}, "vectors are torch.int64, 2 × 32;"),
-        (torch.ones(2, 32), {"names": ["a"]}, "1 names for 2 vectors"),
-        ([], {}, "no vectors: give at least one"),
-        (torch.ones(0, 32), {}, "no vectors: give at least one"),
-        ([torch.ones(32), torch.ones(31)], {}, r"vectors must be of one shape, not of 2: \(32,\), \(31,\)"),
-        (["a"], {}, "vectors must be tensors, or numbers that make one"),
-        (None, {}, "vectors must be tensors, or numbers that make one"),
-    ],
-)
-def test_bad_vectors_are_named(model, vectors, options, message):
-    with pytest.raises(ValueError, match=message):
-        interpret_vectors(model, TOKENIZER, vectors, interpretation_prompt=SPEC, **options)
-
-
-@pytest.mark.parametrize("raw", [True, False])
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prompt": "a\ud800"}, r"prompt has U\+D800 \(half of a surrogate pair\) at character 2, which is not text"),
-        ({"minus": "\udfff"}, r"minus has U\+DFFF"),
-        ({"prompt": 5}, "prompt must be text, found a number"),
-        ({"prompt": ["a"]}, "prompt must be text, found a list"),
-    ],
-)
-def test_prompts_that_are_no_text_are_refused(model, options, message, raw):
-    with pytest.raises(ValueError, match=message):
-        interpret(model, tiny_tokenizer(), **{"prompt": "ab", "raw": raw} | options)
-
-
-def test_a_model_whose_parts_hand_each_other_tuples_is_refused():
-    model = tiny_model(vocab_size=VOCABULARY)
-    model.config.return_dict = False
-    with pytest.raises(ValueError, match=r"return_dict false, .*; set config.return_dict = True"):
-        interpret(model, tiny_tokenizer(), "Hi")
-    with pytest.raises(ValueError, match=r"return_dict false, .*; set config.return_dict = True"):
-        interpret_vectors(model, tiny_tokenizer(), torch.ones(1, 32))
-
-
-def test_a_model_in_training_mode_is_refused(model):
-    model.train()
-    try:
-        for call, what in [(interpret, "Hi"), (interpret_vectors, torch.ones(1, 32))]:
-            with pytest.raises(ValueError, match="training mode"):
-                call(model, TOKENIZER, what, interpretation_prompt=SPEC)
-    finally:
-        model.eval()
 
 
 def test_importing_the_package_is_cheap_and_names_are_found():

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from reference import reference_pass
+from three_rows import HIDDEN, PROMPT, infos, plan_for, vectors
 from tiny_models import tiny_model
-from transformers.interpretation.models.families import UnsupportedModelError, decoder, decoder_layers
-from transformers.interpretation.models.kv_cache import cache_beside, cache_in, cached_length
+from transformers.interpretation.models.families import decoder, decoder_layers
+from transformers.interpretation.models.kv_cache import cache_beside, cache_in
 from transformers.interpretation.surgery.hooks import (
     LayerInsertion,
     SurgeryPlan,
-    plan_surgery,
     surgery,
-    surgery_disabled,
 )
-
-HIDDEN, PROMPT = 32, 7
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +24,6 @@ def model():
 @pytest.fixture(scope="module")
 def input_ids():
     return torch.randint(3, 128, (3, PROMPT), generator=torch.Generator().manual_seed(1))
-
-
-def vectors(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(1, n, HIDDEN, generator=torch.Generator().manual_seed(seed))
-
-
-def infos(mode: str = "normalized", strength: float = 1.0) -> list[dict]:
-    return [
-        {0: ([1, 3], vectors(2)), 2: ([-1], vectors(1, 1)), "replacing_mode": mode, "overlay_strength": strength},
-        {},
-        {2: ([0, 5], vectors(2, 2)), "replacing_mode": "addition", "overlay_strength": 0.5},
-    ]
-
-
-def plan_for(insert_info, batch_size=3, prompt_length=PROMPT) -> SurgeryPlan:
-    return plan_surgery(insert_info, n_layers=4, hidden_size=HIDDEN, batch_size=batch_size, prompt_length=prompt_length)
 
 
 @pytest.mark.parametrize(
@@ -210,151 +189,11 @@ def test_a_layer_that_the_model_does_not_have(model):
         pass
 
 
-def hooks_of(model) -> list[int]:
-    return [
-        key
-        for module in model.modules()
-        for hooks in (module._forward_pre_hooks, module._forward_hooks)
-        for key in hooks
-    ]
-
-
-@pytest.mark.parametrize("ending", ["success", "error", "interrupt"])
-def test_nothing_stays_behind(model, input_ids, ending):
-    with torch.no_grad():
-        plain = model(input_ids, output_hidden_states=True).logits  # some versions set hooks of their own here
-    before = hooks_of(model)
-
-    def run():
-        with torch.no_grad(), surgery(model, plan_for(infos())):
-            assert len(hooks_of(model)) == len(before) + 4  # around the decoder: two; layers of the plan: two
-            model(input_ids)
-            if ending != "success":
-                raise {"error": ArithmeticError, "interrupt": KeyboardInterrupt}[ending]
-
-    if ending == "success":
-        run()
-    else:
-        with pytest.raises((ArithmeticError, KeyboardInterrupt)):
-            run()
-    assert hooks_of(model) == before
-    with torch.no_grad():
-        assert torch.equal(model(input_ids).logits, plain)
-
-
-@pytest.mark.parametrize("moment", ["between two hooks", "before a hook is taken away"])
-def test_an_interrupt_among_the_hooks_leaves_the_model_plain(input_ids, monkeypatch, moment):
-    model = tiny_model()
-    with torch.no_grad():
-        plain = model(input_ids, output_hidden_states=True).logits
-    before = hooks_of(model)
-
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    where, what = {
-        "between two hooks": (decoder_layers(model)[2], "register_forward_pre_hook"),
-        "before a hook is taken away": (torch.utils.hooks.RemovableHandle, "remove"),
-    }[moment]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(where, what, interrupted)
-        with torch.no_grad(), surgery(model, plan_for(infos())):
-            model(input_ids)
-    if moment == "between two hooks":
-        assert hooks_of(model) == before
-    with torch.no_grad():
-        assert torch.equal(model(input_ids).logits, plain)
-
-
-def test_unoperated_passes_are_plain(model, input_ids):
-    with torch.no_grad():
-        plain = model(input_ids, output_hidden_states=True)
-        with surgery(model, plan_for(infos())):
-            operated = model(input_ids).logits
-            with surgery_disabled():
-                inside = model(input_ids, output_hidden_states=True)
-    assert torch.equal(inside.logits, plain.logits)
-    assert all(torch.equal(a, b) for a, b in zip(inside.hidden_states, plain.hidden_states))
-    assert not torch.equal(operated, plain.logits)
-
-
-def test_other_threads_see_the_plain_model(model, input_ids):
-    seen = {}
-
-    def other():
-        with torch.no_grad():
-            seen["other"] = model(input_ids).logits
-
-    with torch.no_grad():
-        plain = model(input_ids).logits
-        with surgery(model, plan_for(infos())):
-            operated = model(input_ids).logits
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
-    torch.testing.assert_close(seen["other"], plain)
-    assert not torch.allclose(operated, plain, atol=1e-3)
-
-
 def test_tuples_are_corrected_as_well(model, input_ids):
     with torch.no_grad(), surgery(decoder(model), plan_for(infos())):
         output = decoder(model)(input_ids, output_hidden_states=True, return_dict=False)
     recorded = next(part for part in output if isinstance(part, tuple) and len(part) == 5)
     assert torch.equal(recorded[2][0, -1], vectors(1, 1)[0, 0])
-
-
-class Cache:
-    def get_seq_length(self):
-        return torch.tensor(5)
-
-
-PAST = {
-    "none": (None, 0),
-    "empty": ((), 0),
-    "nothing yet": ((None, None), 0),
-    "cache": (Cache(), 5),
-    "pairs": (((torch.zeros(2, 4, 5, 8), torch.zeros(2, 4, 5, 8)),), 5),
-    "pairs with the key's axes swapped": (((torch.zeros(8, 8, 5), torch.zeros(8, 5, 8)),), 5),
-    "key and value in one": ((torch.zeros(1, 5, 16),), 5),
-}
-
-
-@pytest.mark.parametrize("kind", PAST)
-def test_the_length_of_every_kind_of_cache(kind):
-    past, length = PAST[kind]
-    assert cached_length(past) == length
-
-
-class Renamed(torch.nn.Module):
-    """A decoder that takes its cache under a name that nobody knows."""
-
-    def __init__(self, decoder):
-        super().__init__()
-        self.decoder, self.config, self.layers = decoder, decoder.config, decoder.layers
-
-    def forward(self, input_ids, memory=None):
-        return self.decoder(input_ids, use_cache=True, **cache_beside(self.decoder, memory, input_ids))
-
-
-def test_a_cache_under_an_unknown_name_is_an_error_and_never_a_wrong_position(model, input_ids):
-    renamed = Renamed(decoder(model))
-    first = {0: ([0], torch.ones(1, 1, HIDDEN)), "replacing_mode": "normalized", "overlay_strength": 1.0}
-    plan = plan_surgery([first], n_layers=4, hidden_size=HIDDEN, batch_size=1, prompt_length=1, generates=True)
-    with (
-        pytest.raises(UnsupportedModelError, match=r"neither a cache .* nor cache_position"),
-        torch.no_grad(),
-        surgery(renamed, plan),
-    ):
-        renamed(input_ids[:1, 1:2], memory=cache_in(renamed(input_ids[:1, :1])))
-
-
-def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
-    with (
-        pytest.raises(UnsupportedModelError, match=r"LlamaModel goes on from recurrent states \(object\).*use_cache"),
-        torch.no_grad(),
-        surgery(model, plan_for(infos())),
-    ):
-        decoder(model)(input_ids, cache_params=object(), cache_position=torch.arange(4))
 
 
 @pytest.mark.parametrize(
