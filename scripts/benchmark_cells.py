@@ -25,8 +25,10 @@ from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
 from transformers.interpretation.results.csv_table import csv_rows
-from transformers.interpretation.runs.grid import Limits, Plan, make_plan
+from transformers.interpretation.runs.grid import Plan
 from transformers.interpretation.runs.job import Job
+from transformers.interpretation.runs.limits import Limits
+from transformers.interpretation.runs.planning import make_plan
 from transformers.interpretation.runs.request import CHUNK_CELLS
 
 FEW = 1_000

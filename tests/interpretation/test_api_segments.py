@@ -24,7 +24,7 @@ from transformers.interpretation.engine.cell import Cell
 from transformers.interpretation.engine.decode import interpret_chunk
 from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.report import page
-from transformers.interpretation.runs.grid import PlanError
+from transformers.interpretation.runs.limits import PlanError
 from transformers.interpretation.runs.preparation import prepare
 from transformers.interpretation.runs.runner import run
 

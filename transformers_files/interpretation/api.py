@@ -34,8 +34,9 @@ from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .prompts.questions import ask
 from .results.record import Record
-from .runs.grid import Limits, build_prompts
 from .runs.job import interpretation_fields, plan_job
+from .runs.limits import Limits
+from .runs.planning import build_prompts
 from .runs.request import CHUNK_CELLS
 from .runs.source_model import SourceModel
 
@@ -137,7 +138,7 @@ def interpret(
         layers=Selection.of(layers),
         tokens=Selection.of(tokens),
         prompt_output_tokens=prompt_output_tokens,
-        place=place,
+        hook_point=place,
         batch_size=batch_size,
         source_model=SourceModel.of(model, tokenizer, source_model, source_tokenizer, mapping),
     )

@@ -38,7 +38,8 @@ from .models.chat_template import appended_tokens
 from .models.token_text import text_of
 from .models.tokenizer import Tokenizer
 from .prompts import interpretation_prompt as prompts
-from .runs.grid import Limits, build_prompts
+from .runs.limits import Limits
+from .runs.planning import build_prompts
 
 _PLACEHOLDER = "_ "
 

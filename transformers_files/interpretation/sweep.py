@@ -18,8 +18,8 @@ from .prompts.examples import Example
 from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .results.record import Record
-from .runs.grid import Limits, PlanError
 from .runs.job import plan_job
+from .runs.limits import Limits, PlanError
 from .runs.source_model import SourceModel
 
 

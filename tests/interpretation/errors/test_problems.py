@@ -8,7 +8,7 @@ from transformers.interpretation.errors.suggestions import did_you_mean
 from transformers.interpretation.measures import QuestionsError
 from transformers.interpretation.prompts.examples import ExamplesError
 from transformers.interpretation.results.csv_table import ResultsError
-from transformers.interpretation.runs.grid import PlanError
+from transformers.interpretation.runs.limits import PlanError
 from transformers.interpretation.runs.preparation import RequestError
 
 

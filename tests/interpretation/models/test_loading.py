@@ -17,7 +17,7 @@ from transformers.interpretation.models.loading import (
     resolve_device,
     resolve_dtype,
 )
-from transformers.interpretation.runs.grid import Limits
+from transformers.interpretation.runs.limits import Limits
 
 
 @pytest.fixture(scope="module")

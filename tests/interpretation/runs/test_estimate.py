@@ -23,8 +23,10 @@ from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from transformers.interpretation.runs.estimate import estimate_plan
-from transformers.interpretation.runs.grid import Limits, Plan, Source, make_plan
+from transformers.interpretation.runs.grid import Plan, Source
 from transformers.interpretation.runs.job import Job
+from transformers.interpretation.runs.limits import Limits
+from transformers.interpretation.runs.planning import make_plan
 from transformers.interpretation.runs.source_model import SourceModel
 
 TOKENIZER = tiny_tokenizer()

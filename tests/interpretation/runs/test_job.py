@@ -15,8 +15,9 @@ from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
 from transformers.interpretation.runs import source_activations as reading
-from transformers.interpretation.runs.grid import Limits, make_plan
 from transformers.interpretation.runs.job import Job
+from transformers.interpretation.runs.limits import Limits
+from transformers.interpretation.runs.planning import make_plan
 from transformers.interpretation.runs.source_activations import continue_greedily
 
 TOKENIZER = tiny_tokenizer()

@@ -122,7 +122,7 @@ class CellsQuery(SettingsQuery):
             layers=Selection.of(self.layers),
             tokens=Selection.of(self.tokens),
             prompt_output_tokens=1,
-            place=self.place,
+            hook_point=self.place,
             batch_size=1,
             source_model=SourceModel(model, tokenizer),
             read=read,

@@ -30,7 +30,14 @@ class Readings:
     def __call__(self, source: Source, plan: Plan) -> SourceActivations:
         """At least the plan's layers and the source's tokens; where they can be, those of the whole prompt."""
         source, plan = self._whole(source, plan)
-        key = source.input_ids, tuple(source.tokens), source.minus, plan.layers, plan.place, plan.prompt_output_tokens
+        key = (
+            source.input_ids,
+            tuple(source.tokens),
+            source.minus,
+            plan.layers,
+            plan.hook_point,
+            plan.prompt_output_tokens,
+        )
         if key not in self._kept:
             while len(self._kept) >= self._most:
                 self._kept.popitem(last=False)  # before the next is made
@@ -43,7 +50,7 @@ class Readings:
         other places than the residual stream may have other sizes in other layers."""
         if source.minus is None and not any(isinstance(token, range) for token in source.tokens):
             source = replace(source, tokens=range(len(source.input_ids) + plan.prompt_output_tokens))
-        layers = range(self._n_layers + 1) if plan.place == RESIDUAL else plan.layers
+        layers = range(self._n_layers + 1) if plan.hook_point == RESIDUAL else plan.layers
         return source, replace(plan, layers=roughly_first(layers), captured_bytes=CAPTURED_BYTES)
 
 

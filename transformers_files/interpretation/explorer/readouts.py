@@ -19,8 +19,8 @@ from ..models.kv_cache import check_window
 from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
 from ..prompts.index_selection import Selection
-from ..runs.grid import Limits
 from ..runs.job import Job
+from ..runs.limits import Limits
 from .queries import LOGIT, LensQuery
 
 MOST_CELLS = 5000

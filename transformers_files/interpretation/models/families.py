@@ -111,31 +111,31 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return _locate(model)[1]
 
 
-def check_hook_point(place: str) -> None:
+def check_hook_point(hook_point: str) -> None:
     """Raise ValueError for what is not one of `HOOK_POINTS`."""
-    if place not in HOOK_POINTS:
-        raise ValueError(f"place is {place!r}: use one of {', '.join(HOOK_POINTS)}")
+    if hook_point not in HOOK_POINTS:
+        raise ValueError(f"place is {hook_point!r}: use one of {', '.join(HOOK_POINTS)}")
 
 
-def hook_point_module(model: nn.Module, layer: int, place: str) -> nn.Module:
-    """The module whose input (residual, mlp_input) or output is `place` of decoder layer `layer`; see `HOOK_POINTS`.
+def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Module:
+    """The module whose input (residual, mlp_input) or output is `hook_point` of decoder layer `layer`; see `HOOK_POINTS`.
 
-    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a place that is none.
+    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
     """
-    check_hook_point(place)
+    check_hook_point(hook_point)
     module = decoder_layers(model)[layer]
-    if place == RESIDUAL:
+    if hook_point == RESIDUAL:
         return module
-    told = getattr(model, "interpretation_places", {}).get(place)
-    for path in _HOOK_POINT_PATHS[place] if told is None else (told,):
+    named = getattr(model, "interpretation_places", {}).get(hook_point)
+    for path in _HOOK_POINT_PATHS[hook_point] if named is None else (named,):
         with contextlib.suppress(AttributeError):
             return module.get_submodule(path)
-    found = f"is no {told}" if told else f"was not found in a {type(module).__name__}"
+    found = f"is no {named}" if named else f"was not found in a {type(module).__name__}"
     children = ", ".join(name for name, _ in module.named_children())
     raise UnsupportedModelError(
-        f"{place} of layer {layer} {found} (it has {children}); say where it is: "
-        f'model.interpretation_places = {{"{place}": "path.within.a.layer"}} (the module that '
-        f"{'is given' if place == MLP_INPUT else 'returns'} it)"
+        f"{hook_point} of layer {layer} {found} (it has {children}); say where it is: "
+        f'model.interpretation_places = {{"{hook_point}": "path.within.a.layer"}} (the module that '
+        f"{'is given' if hook_point == MLP_INPUT else 'returns'} it)"
     )
 
 

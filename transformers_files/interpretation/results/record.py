@@ -134,9 +134,9 @@ def columns_as_markdown() -> str:
     return "\n".join(["| column | type | |", "|---|---|---|", *rows])
 
 
-def token_source(kind: str, place: str) -> str:
+def token_source(kind: str, hook_point: str) -> str:
     """The two of them as a record has them."""
-    return kind if place == RESIDUAL else f"{kind}{_SEPARATOR}{place}"
+    return kind if hook_point == RESIDUAL else f"{kind}{_SEPARATOR}{hook_point}"
 
 
 def interpretation_pieces(

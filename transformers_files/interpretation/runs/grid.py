@@ -10,27 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, chain
 
-from torch import nn
-
-from ..engine.settings import InterpretationSettings
-from ..errors.problems import ProblemsError
-from ..models.chat_template import ChatTemplateError, read_prompt
-from ..models.families import RESIDUAL, UnsupportedModelError, decoder, decoder_layers
-from ..models.layer_spec import SAME
-from ..models.rope import short_positions
-from ..models.tokenizer import Tokenizer
+from ..models.families import RESIDUAL
 from ..prompts.examples import Example
-from ..prompts.index_selection import Position, Segment, Selection
-from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
-from ..results.record import MINUS
-from .source_model import SourceModel
+from ..prompts.index_selection import Position, Segment
+from ..prompts.interpretation_prompt import InterpretationPrompt
 
 CAPTURED_BYTES = 256 * 2**20
 """Hidden states held at once, unless those of a single layer are more."""
@@ -38,53 +26,6 @@ LARGE_PLAN = 1_000_000
 """Cells. A smaller plan is seldom for a thousand ranks, and small chunks cost more per cell."""
 SMALLEST_CHUNK = 80
 _RANKS = 1000
-
-
-class PlanError(ProblemsError):
-    """Examples or prompts that this model cannot take."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a model can take in."""
-
-    n_layers: int
-    positions: int | None
-    """The longest sequence; None where the model's configuration does not say."""
-    vocabulary: int | None
-    short_positions: int | None = None
-    """The longest text that is read by the angles for short ones; None where there is one set. See `models.rope`."""
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Limits:
-        """Of a model, with or without weights. Raises UnsupportedModelError."""
-        config = decoder(model).config
-        if getattr(model.config, "return_dict", True) is False:
-            raise UnsupportedModelError(
-                "the model's configuration has return_dict false, so that its parts hand each other tuples where they "
-                "expect names; set config.return_dict = True"
-            )
-        positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
-        return cls(len(decoder_layers(model)), positions, vocabulary, short_positions(model))
-
-    def problems(self, input_ids: Sequence[int], new_tokens: int, read_first: int | None = None) -> Iterator[str]:
-        """Why a prompt of these token ids, continued by `new_tokens` tokens, cannot be run.
-
-        read_first: how many of its tokens are read in a pass of their own; None: all.
-        """
-        if not input_ids:
-            yield "has no tokens"
-        if self.positions is not None and len(input_ids) + new_tokens > self.positions:
-            yield f"has {len(input_ids)} tokens and {new_tokens} new ones; the model takes {self.positions}"
-        if self.vocabulary is not None and max(input_ids, default=0) >= self.vocabulary:
-            yield f"has token id {max(input_ids)}, the model knows {self.vocabulary}: is it the model's own tokenizer?"
-        if self.short_positions is not None:
-            first, last = read_first or len(input_ids), len(input_ids) + new_tokens
-            if first <= self.short_positions < last:
-                yield (
-                    f"is read from {first} to {last} tokens, and after {self.short_positions} the model turns all "
-                    "positions by other angles than those that its cache then has; be shorter, or begin beyond"
-                )
 
 
 @dataclass(frozen=True)
@@ -140,10 +81,10 @@ class Address:
     sample: int | None = None
     """Its number among the samples of a cell; None where there is no sampling."""
 
-    def cell(self, place: str) -> str:
+    def cell(self, hook_point: str) -> str:
         """What is interpreted, and through which prompt: equal in all plans that have it."""
         prompt = self.prompt.input_ids, self.prompt.insert_locations
-        return repr((self.source.digest, prompt, place, self.layer, self.token))
+        return repr((self.source.digest, prompt, hook_point, self.layer, self.token))
 
 
 @dataclass(frozen=True)
@@ -157,7 +98,7 @@ class Plan:
     prompt_output_tokens: int
     """How many tokens the model adds to each source, at most."""
     chunk_cells: int
-    place: str = RESIDUAL
+    hook_point: str = RESIDUAL
     """Where in a layer embeddings are read; one of `families.HOOK_POINTS`."""
     captured_bytes: int = CAPTURED_BYTES
     samples: int | None = None
@@ -233,166 +174,3 @@ def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
             size = min(size, max(SMALLEST_CHUNK, left // _RANKS))
         yield min(size, left)
         left -= min(size, left)
-
-
-def make_plan(
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
-    limits: Limits,
-    settings: InterpretationSettings,
-    *,
-    layers: Selection,
-    tokens: Selection,
-    prompt_output_tokens: int,
-    chunk_cells: int,
-    place: str = RESIDUAL,
-    source_model: SourceModel | None = None,
-    now: datetime | None = None,
-) -> Plan:
-    """Check everything against the model's limits and its tokenizer, and plan the work.
-
-    `tokens` "all" means those of the prompts and of their generated outputs; anything else selects among the prompts'.
-    Of differences the prompts' tokens alone are taken, each of its parts in both prompts.
-    source_model: what reads the examples, where it is another model; with or without weights.
-    now: the time that chat templates see; None: the present, the same for all.
-    Raises PlanError with all problems.
-    """
-    now = datetime.now() if now is None else now
-    source_tokenizer = tokenizer if source_model is None else source_model.tokenizer
-    source_limits = limits if source_model is None else Limits.of(source_model.model)
-    problems: list[str] = []
-    if prompt_output_tokens < 0:
-        problems.append(f"prompt_output_tokens is {prompt_output_tokens}: it cannot be less than 0")
-    for name, times in Counter(example.name for example in examples).items():
-        if times > 1:
-            problems.append(f'{times} examples are named "{name}"; their rows could not be distinguished')
-    chosen: tuple[int, ...] = ()
-    try:
-        chosen = layers.resolve(source_limits.n_layers + (place == RESIDUAL))
-    except ValueError as error:
-        problems.append(f"layers: {error}")
-    if settings.insert_layer == SAME and chosen and chosen[-1] >= limits.n_layers:
-        problems.append(
-            f"insert layer {SAME}: hidden state {chosen[-1]} comes after the last decoder layer, so it is no layer's "
-            f'input; choose among layers ":{limits.n_layers}"'
-        )
-    built = _build(tokenizer, prompts, limits, settings, problems, now)
-    sources = tuple(
-        _source(source_tokenizer, example, tokens, prompt_output_tokens, source_limits, problems, now)
-        for example in examples
-    )
-    lengths = sorted(frozenset().union(*(source.segment_lengths for source in sources)))
-    segment_prompts = {
-        length: _build(tokenizer, prompts, limits, settings, problems, now, vectors=length) for length in lengths
-    }
-    if problems:
-        raise PlanError(list(dict.fromkeys(problems)))
-    samples = None if settings.sampling is None else settings.sampling.samples
-    return Plan(
-        sources,
-        built,
-        chosen,
-        prompt_output_tokens,
-        chunk_cells,
-        place,
-        samples=samples,
-        segment_prompts=segment_prompts,
-    )
-
-
-def build_prompts(
-    tokenizer: Tokenizer,
-    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
-    limits: Limits,
-    settings: InterpretationSettings,
-    *,
-    vectors: int | None = None,
-) -> tuple[InterpretationPrompt, ...]:
-    """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems.
-
-    vectors: how many each cell has, one per placeholder; None: one for all placeholders.
-    """
-    problems: list[str] = []
-    if settings.insert_layer == SAME:
-        problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
-    built = _build(tokenizer, prompts, limits, settings, problems, datetime.now(), vectors=vectors)
-    if problems:
-        raise PlanError(problems)
-    return built
-
-
-def _build(
-    tokenizer: Tokenizer,
-    prompts: Sequence[InterpretationPrompt | InterpretationPromptSpec],
-    limits: Limits,
-    settings: InterpretationSettings,
-    problems: list[str],
-    now: datetime,
-    *,
-    vectors: int | None = None,
-) -> tuple[InterpretationPrompt, ...]:
-    """vectors: as for `build_prompts`."""
-    layers = settings.insert_layer if isinstance(settings.insert_layer, tuple) else (settings.insert_layer,)
-    for layer in layers:
-        if layer != SAME and layer >= limits.n_layers:
-            problems.append(f"insert layer {layer} is out of range: 0 to {limits.n_layers - 1}")
-    built: list[InterpretationPrompt] = []
-    for prompt in prompts:
-        try:
-            if not isinstance(prompt, InterpretationPrompt):
-                prompt = prompt.holding(vectors or 1).build(tokenizer, now=now)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        found = limits.problems(prompt.input_ids, settings.max_new_tokens, min(prompt.insert_locations))
-        problems += [f'interpretation prompt "{prompt.name}": {problem}' for problem in found]
-        places, strengths = len(prompt.insert_locations), settings.overlay_strength
-        if vectors is not None and places != vectors:
-            problems.append(
-                f'interpretation prompt "{prompt.name}" has {places} placeholder{"s" * (places > 1)} for {vectors} '
-                'vectors; give as many, or a prompt with one placeholder and "repeated": true'
-            )
-        if isinstance(strengths, tuple) and len(strengths) != places:
-            problems.append(
-                f'interpretation prompt "{prompt.name}" has {places} placeholders and overlay_strength '
-                f"{len(strengths)} numbers; give one number for all, or one per placeholder"
-            )
-        if (prompt.name, prompt.question) in ((other.name, other.question) for other in built):
-            asked = "" if prompt.question is None else " and ask the same question"
-            problems.append(
-                f'two interpretation prompts are named "{prompt.name}"{asked}; their rows could not be distinguished'
-            )
-        built.append(prompt)
-    return tuple(built)
-
-
-def _source(
-    tokenizer: Tokenizer,
-    example: Example,
-    tokens: Selection,
-    new_tokens: int,
-    limits: Limits,
-    problems: list[str],
-    now: datetime,
-) -> Source:
-    try:
-        text, ids = read_prompt(tokenizer, example.prompt, raw=example.raw, now=now)
-        if example.minus is not None:
-            other_text, other_ids = read_prompt(tokenizer, example.minus, raw=example.raw, now=now)
-    except ChatTemplateError as error:
-        problem = f"{error}; raw prompts go without it"
-        problems += [problem] if problem not in problems else []
-        return Source(example, "", (), ())
-    problems += [f"{example.name}: {problem}" for problem in limits.problems(ids, new_tokens)]
-    try:
-        if example.minus is None:
-            chosen = range(len(ids) + new_tokens) if tokens.is_all else tokens.positions(len(ids))
-            return Source(example, text, ids, chosen)
-        problems += [f'{example.name}: "minus" {problem}' for problem in limits.problems(other_ids, 0)]
-        pairs = tokens.pairs(len(ids), len(other_ids))
-        minus = Subtrahend(other_ids, tuple(pairs.values()))
-        return Source(example, f"{text}\n{MINUS.strip()}\n{other_text}", ids, tuple(pairs), minus)
-    except ValueError as error:
-        problems.append(f"{example.name}: tokens: {error}")
-    return Source(example, text, ids, ())

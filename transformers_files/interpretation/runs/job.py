@@ -29,7 +29,9 @@ from ..prompts.index_selection import Segment, Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..prompts.stop import LOOP
 from ..results.record import Record, interpretation_pieces, token_source
-from .grid import Address, Limits, Plan, Source, make_plan
+from .grid import Address, Plan, Source
+from .limits import Limits
+from .planning import make_plan
 from .request import CHUNK_CELLS
 from .shards import Piece
 from .source_activations import SourceActivations
@@ -111,7 +113,7 @@ class Job:
         sampling = self.settings.sampling
         if sampling is None or address.sample is None:
             return None
-        return sampling.seed_of(address.cell(self.plan.place), address.sample)
+        return sampling.seed_of(address.cell(self.plan.hook_point), address.sample)
 
     def all_records(self) -> Iterator[Record]:
         """Those of every chunk."""
@@ -128,7 +130,7 @@ class Job:
         """A source's vectors `[1 or 2, n, hidden]`, or the differences of two, in the space of the model: `[hidden]`,
         or of segments `[n, hidden]`.
 
-        Both are mapped before they are subtracted: the offset of an affine map has no place in a difference.
+        Both are mapped before they are subtracted: the offset of an affine map does not belong in a difference.
         """
         hidden = self._model.get_input_embeddings().weight.shape[-1]
         mapped = map_vectors(self._source_model.mapping, vectors.flatten(0, 1), layer, hidden)
@@ -160,7 +162,7 @@ class Job:
             layer_idx=address.layer,
             token_idx=reading.index(address.token),
             current_token=reading.name(address.token),
-            token_source=token_source(reading.kind(address.token), self.plan.place),
+            token_source=token_source(reading.kind(address.token), self.plan.hook_point),
             answer=example.answer,
             sample=address.sample,
             **interpretation_fields(self._tokenizer, address.prompt, self.settings, interpretation),
@@ -177,7 +179,7 @@ def plan_job(
     layers: Selection,
     tokens: Selection,
     prompt_output_tokens: int,
-    place: str = RESIDUAL,
+    hook_point: str = RESIDUAL,
     batch_size: int | None = None,
     source_model: SourceModel,
     read: Read | None = None,
@@ -188,7 +190,7 @@ def plan_job(
     """
     for loaded in (model, source_model.model):
         check_evaluation_mode(loaded)
-    check_hook_point(place)
+    check_hook_point(hook_point)
     plan = make_plan(
         tokenizer,
         examples,
@@ -199,7 +201,7 @@ def plan_job(
         tokens=tokens,
         prompt_output_tokens=prompt_output_tokens,
         chunk_cells=CHUNK_CELLS,
-        place=place,
+        hook_point=hook_point,
         source_model=source_model,
     )
     return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model, read=read)

@@ -156,13 +156,13 @@ def settings_beside(output: Path) -> InterpretationSettings | None:
         return None
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key in sorted({*then, *now}):
         before, after = then.get(key), now.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _differences(before, after, f"{place}{key} ")
+            yield from _differences(before, after, f"{prefix}{key} ")
         elif before != after:
-            yield f"{place}{key}: was {_shown(before)}, now {_shown(after)}"
+            yield f"{prefix}{key}: was {_shown(before)}, now {_shown(after)}"
 
 
 def _shown(value: Any) -> str:

@@ -32,8 +32,10 @@ from ..prompts.interpretation_prompt import InterpretationPrompt, Interpretation
 from ..prompts.questions import Prompt, ask
 from .coordination import Ranks
 from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
-from .grid import Limits, Plan, Source, make_plan
+from .grid import Plan, Source
+from .limits import Limits
 from .manifest import OutputError, package_fingerprint
+from .planning import make_plan
 from .request import RunRequest
 from .source_model import SourceModel
 
@@ -194,7 +196,7 @@ def prepare(
             tokens=checked.tokens,
             prompt_output_tokens=request.prompt_output_tokens,
             chunk_cells=request.chunk_cells,
-            place=request.place,
+            hook_point=request.place,
             source_model=SourceModel(reader.skeleton, reader.tokenizer),
             now=began,
         )

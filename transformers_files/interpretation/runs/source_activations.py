@@ -125,7 +125,7 @@ class SourceActivations:
     def _states(self, input_ids: Sequence[int], layers: Sequence[int], tokens: Sequence[int | range]) -> torch.Tensor:
         """`[len(layers), len(tokens), hidden]`"""
         ids = torch.tensor([input_ids], device=input_device(self._model))
-        return capture(self._model, ids, layers, tokens, self._plan.place)
+        return capture(self._model, ids, layers, tokens, self._plan.hook_point)
 
 
 def _single(token: Position) -> Sequence[int | range]:
