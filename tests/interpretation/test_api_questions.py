@@ -76,7 +76,7 @@ def test_a_run_asks_them_and_the_page_has_a_grid_for_each(tmp_path_factory, tmp_
     readings = data_of(page(list(found)))["examples"][0]["readings"]
     assert [reading["label"] for reading in readings] == ["q · Why?", "q · Who is it?"]
     assert [len(reading["cells"]) for reading in readings] == [3, 3]
-    assert set(read_manifest(request.output).settings["interpretation prompt"]) == {"q: Why?", "q: Who is it?"}
+    assert set(read_manifest(request.output).identity["interpretation prompt"]) == {"q: Why?", "q: Who is it?"}
     with pytest.raises(RequestError, match=r"interpretation prompt q: Why.: was .*, now none"):
         prepare(request_of(questions=(WHO,)))
     with pytest.raises(RequestError, match="give a question"):

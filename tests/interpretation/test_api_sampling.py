@@ -93,7 +93,7 @@ def test_a_run_has_the_samples_of_interpret_however_it_is_cut(folder, tmp_path, 
         )  # tokens, layers, samples
         tables.append([(r.name, r.layer_idx, r.token_idx, r.sample, r.interpretation) for r in read_csv(output)])
     assert tables[0] == tables[1]
-    assert read_manifest(output).settings["sampling"] == {"samples": 3, "temperature": 0.9, "top_p": 0.95, "seed": 4}
+    assert read_manifest(output).identity["sampling"] == {"samples": 3, "temperature": 0.9, "top_p": 0.95, "seed": 4}
     assert settings_beside(output) == prepared.settings
     assert "3 samples at temperature 0.9, top p 0.95" in prepared.settings.description
     with pytest.raises(RequestError, match="sampling seed: was 4, now 5"):

@@ -95,7 +95,7 @@ def test_another_file_is_another_setting(request_of, tmp_path):
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(request.mapping.read_bytes())
     assert prepare(replace(request, mapping=moved)).is_complete
-    digest = read_manifest(request.output).settings["mapping"]
+    digest = read_manifest(request.output).identity["mapping"]
     write_maps(moved, seed=1)
     with pytest.raises(RequestError, match=rf"started with other settings.*mapping: was {digest}, now [0-9a-f]{{16}}"):
         prepare(replace(request, mapping=moved))

@@ -21,7 +21,7 @@ from transformers.interpretation.runs.manifest import OutputError, Position, man
 
 def write(path, chunks=CHUNKS, manifest=MANIFEST, stop_after=None, **options):
     """What a run does: go on where the file is, write the missing chunks, finish. `stop_after`: that many chunks."""
-    found = inspect_output(path, manifest.settings, **options)
+    found = inspect_output(path, manifest.identity, **options)
     if found.is_complete:
         return found.position
     with open_output(path, found.manifest or manifest, found) as output:
@@ -125,12 +125,12 @@ def test_other_settings_are_refused_and_named(path):
 
 
 def test_overwrite_starts_anew(path, whole):
-    other = replace(MANIFEST, settings={**SETTINGS, "layers": "0"})
+    other = replace(MANIFEST, identity={**SETTINGS, "layers": "0"})
     for stop_after in (2, None):
         write(path, [[replace(record, name="other") for record in RECORDS]] * 4, other, stop_after, overwrite=True)
         write(path, overwrite=True)
         assert path.read_bytes() == whole
-        assert read_manifest(path).settings == SETTINGS
+        assert read_manifest(path).identity == SETTINGS
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

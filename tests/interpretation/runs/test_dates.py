@@ -112,12 +112,12 @@ def test_prompts_that_change_for_another_reason_are_refused(request_of, monkeypa
     """Such as a template that throws dice: nothing tells what it threw when the run began."""
     request = request_of("out.csv")
     list(run(prepare(request)))
-    read_prompt = grid.read_prompt
+    read_prompt = planning.read_prompt
 
     def otherwise(tokenizer, prompt, **options):
         text, ids = read_prompt(tokenizer, prompt, **options)
         return text, (*ids, ids[0])
 
-    monkeypatch.setattr(grid, "read_prompt", otherwise)
+    monkeypatch.setattr(planning, "read_prompt", otherwise)
     with pytest.raises(RequestError, match=r"examples as the model reads them: was \w{16}, now \w{16}"):
         prepare(request)

@@ -88,7 +88,7 @@ def test_another_source_model_is_another_setting(request_of, folders, tmp_path):
     request = request_of()
     list(run(prepare(request)))
     assert prepare(request).is_complete
-    settings = read_manifest(request.output).settings
+    settings = read_manifest(request.output).identity
     assert settings["source model"] != settings["model"]
     moved = shutil.copytree(folders / "other", tmp_path / "moved")
     assert prepare(replace(request, source_model=str(moved))).is_complete

@@ -118,7 +118,7 @@ def check_hook_point(hook_point: str) -> None:
 
 
 def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Module:
-    """The module whose input (residual, mlp_input) or output is `hook_point` of decoder layer `layer`; see `HOOK_POINTS`.
+    """The module whose input (residual, mlp_input) or output is that hook point of a layer; see `HOOK_POINTS`.
 
     Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
     """

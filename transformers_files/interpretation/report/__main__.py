@@ -19,39 +19,39 @@ from .page import check_page
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 2 with one line on stderr that says what is wrong."""
-    settings = _parser().parse_args(arguments)
-    page = settings.output or settings.csv.with_suffix(".html")
+    options = _parser().parse_args(arguments)
+    page = options.output or options.csv.with_suffix(".html")
     figures = {
-        "the grid figure": (grid_figure, settings.grid_figure),
-        "the answers figure": (answers_figure, settings.answers_figure),
-        "the sweep figure": (sweep_figure, settings.sweep_figure),
+        "the grid figure": (grid_figure, options.grid_figure),
+        "the answers figure": (answers_figure, options.answers_figure),
+        "the sweep figure": (sweep_figure, options.sweep_figure),
     }
     outputs = {name: path for name, (_, path) in figures.items() if path is not None}
-    if settings.output or (settings.show is None and not outputs):
+    if options.output or (options.show is None and not outputs):
         outputs["the page"] = page
     try:
         for path in outputs.values():
             check_writable(path)
-        check_apart(outputs, files_of(settings.csv) | {"the calibration": settings.calibration})
+        check_apart(outputs, files_of(options.csv) | {"the calibration": options.calibration})
         if "the page" in outputs:
             check_page(page)
-        calibration = Calibration.read(settings.calibration) if settings.calibration else BUILT_IN_CALIBRATION
-        if settings.show is not None:
-            shown = _with_token_texts(_shown(settings), settings.csv)
-            show(shown, min_trust=settings.min_trust, calibration=calibration)
+        calibration = Calibration.read(options.calibration) if options.calibration else BUILT_IN_CALIBRATION
+        if options.show is not None:
+            shown = _with_token_texts(_shown(options), options.csv)
+            show(shown, min_trust=options.min_trust, calibration=calibration)
         if not outputs:
             return 0
-        portion = _portion(settings)
-        results = _with_token_texts(portion.records, settings.csv)
+        portion = _portion(options)
+        results = _with_token_texts(portion.records, options.csv)
         for name, (draw, path) in figures.items():
             if name in outputs:
                 _save(draw, results, path)
         if "the page" in outputs:
-            made = settings_beside(settings.csv)
+            made = settings_beside(options.csv)
             write_page(
                 results,
                 page,
-                title=settings.csv.name,
+                title=options.csv.name,
                 note=portion.note,
                 reading=None if made is None else made.description,
                 calibration=calibration,
@@ -65,20 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _portion(settings: argparse.Namespace) -> Portion:
+def _portion(options: argparse.Namespace) -> Portion:
     """What pages and figures show. Raises ValueError if that is nothing."""
-    if settings.cells < 1:
-        raise ValueError(f"cells is {settings.cells}: it must be at least 1")
-    examples = Examples.read(settings.examples) if settings.examples else Examples()
-    portion = read_portion(settings.csv, examples, most_cells=settings.cells)
+    if options.cells < 1:
+        raise ValueError(f"cells is {options.cells}: it must be at least 1")
+    examples = Examples.read(options.examples) if options.examples else Examples()
+    portion = read_portion(options.csv, examples, most_cells=options.cells)
     if len(portion.records) == 0:
-        raise ValueError(f"{settings.csv} has no interpretations" + (" of such examples" if portion.note else ""))
+        raise ValueError(f"{options.csv} has no interpretations" + (" of such examples" if portion.note else ""))
     return portion
 
 
-def _shown(settings: argparse.Namespace) -> Sequence[Record]:
+def _shown(options: argparse.Namespace) -> Sequence[Record]:
     """What is printed: the example that is named, else the first of those chosen."""
-    return read_example(settings.csv, settings.show) if settings.show else _portion(settings).records
+    return read_example(options.csv, options.show) if options.show else _portion(options).records
 
 
 def _parser() -> argparse.ArgumentParser:

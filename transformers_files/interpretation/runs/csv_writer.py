@@ -1,6 +1,6 @@
 """A CSV output that survives a kill: chunks are appended whole, and a torn one is cut off.
 
-    found = inspect_output(path, settings)                # before the model is loaded: refuses, or finds a run
+    found = inspect_output(path, identity)                # before the model is loaded: refuses, or finds a run
     with open_output(path, manifest, found) as output:
         for chunk in range(output.position.chunks, n_chunks):
             if not output.take(chunk):                    # computed already by another process: see `shards`
@@ -90,8 +90,8 @@ def find_begun(path: Path) -> Manifest | None:
     return manifest if has_rows or (is_parquet(path) and shards_folder(path).is_dir()) else None
 
 
-def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Found:
-    """How far a run with these settings has come. Writes nothing.
+def inspect_output(path: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> Found:
+    """How far a run of this identity has come. Writes nothing.
 
     Raises OutputError if a file exists that this run must not touch.
     """
@@ -100,7 +100,7 @@ def inspect_output(path: Path, settings: Mapping[str, Any], *, overwrite: bool =
     if manifest is None:
         return Found()
     size = path.stat().st_size if path.exists() else 0
-    differences = manifest.differences(settings)
+    differences = manifest.differences(identity)
     if differences:
         raise OutputError(f"{path} was started with other settings ({'; '.join(differences)}); {_ANEW}")
     if is_parquet(path) and manifest.complete is None:

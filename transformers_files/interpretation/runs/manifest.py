@@ -63,7 +63,8 @@ class Position:
 class Manifest:
     """See the module's docstring. All values are JSON."""
 
-    settings: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    """What a resumed run must share; "settings" in the file."""
     about: Mapping[str, Any]
     plan: Mapping[str, int]
     complete: Position | None = None
@@ -73,11 +74,11 @@ class Manifest:
     @property
     def key(self) -> str:
         """Equal for runs whose chunks are interchangeable."""
-        return hashlib.sha256(json.dumps([self.settings, self.plan], sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.identity, self.plan], sort_keys=True).encode()).hexdigest()[:16]
 
-    def differences(self, settings: Mapping[str, Any]) -> list[str]:
-        """`name: was …, now …` for each setting that is not the same."""
-        return list(_differences(self.settings, settings))
+    def differences(self, identity: Mapping[str, Any]) -> list[str]:
+        """`name: was …, now …` for everything that is not the same."""
+        return list(_differences(self.identity, identity))
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same for what may differ, names apart."""
@@ -89,7 +90,8 @@ class Manifest:
         """Write it next to the output: whole or not at all."""
         path = manifest_path(output)
         temporary = path.with_name(path.name + ".tmp")
-        content = {"format": FORMAT} | {key: value for key, value in asdict(self).items() if value is not None}
+        noted = {"settings" if key == "identity" else key: value for key, value in asdict(self).items()}
+        content = {"format": FORMAT} | {key: value for key, value in noted.items() if value is not None}
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, ensure_ascii=False)
             file.write("\n")
@@ -113,7 +115,7 @@ def read_manifest(output: Path) -> Manifest | None:
         complete = content.get("complete")
         plan = {key: int(content["plan"][key]) for key in ("batch_size", "chunk_cells")}
         return Manifest(
-            settings=dict(content["settings"]),
+            identity=dict(content["settings"]),
             about=dict(content["about"]),
             plan=plan,
             complete=None if complete is None else Position.from_json(complete),
@@ -151,7 +153,7 @@ def settings_beside(output: Path) -> InterpretationSettings | None:
     """How the interpretations of an output were made, if there is a manifest that says so."""
     try:
         manifest = read_manifest(Path(output))
-        return None if manifest is None else InterpretationSettings.of(manifest.settings)
+        return None if manifest is None else InterpretationSettings.of(manifest.identity)
     except (OutputError, KeyError, TypeError, ValueError):
         return None
 

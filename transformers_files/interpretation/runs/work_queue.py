@@ -40,7 +40,7 @@ def lead(
     Raises RankError as soon as one of them has failed.
     """
     launch = secrets.token_hex(4)
-    work = {"settings": manifest.settings, "plan": manifest.plan, "launch": launch, "missing": _ranges(missing)}
+    work = {"settings": manifest.identity, "plan": manifest.plan, "launch": launch, "missing": _ranges(missing)}
     ranks.publish("work", work)
     for _ in _work(ranks, job, missing, Shard(shard_path(output, manifest.key, launch, ranks.rank)), encode):
         yield start.plus(*_totals(ranks))
