@@ -164,7 +164,7 @@ def inputs_of(request: RunRequest) -> dict[str, Path | None]:
     given = {"the examples": request.examples, "the maps": request.mapping}
     named = {f"the interpretation prompt {prompt}": prompt for prompt in request.interpretation_prompts}
     named |= {} if request.device_map is None else {"the device map": request.device_map}
-    models = files_of_models(request.model or None, request.source_model)
+    models = files_of_models(request.model or None, request.source_model, request.reader_adapter)
     return given | models | {name: Path(path) for name, path in named.items()}
 
 

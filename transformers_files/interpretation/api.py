@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,7 @@ from .engine.sampling import Sampling
 from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap, map_vectors
+from .models.adapters import Adapter
 from .models.families import RESIDUAL
 from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
@@ -73,6 +75,7 @@ def interpret(
     source_model: nn.Module | None = None,
     source_tokenizer: Tokenizer | None = None,
     mapping: AnyMap = None,
+    reader_adapter: str | Path | None = None,
 ) -> Interpretations:
     """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
 
@@ -112,6 +115,8 @@ def interpret(
             tokenizer where it is not `tokenizer`. `layers` and `tokens` are the source's then.
         mapping: from the source's embeddings to the model's: a callable, `[n, source hidden]` to `[n, hidden]`; or a
             dict of them by source layer; see `mapping`. None: as they are.
+        reader_adapter: a LoRA adapter, a folder or hub id as PEFT stores it, that is on while the model interprets and
+            off while it reads the prompt; there is one copy of the weights. See `models.adapters`.
 
     Returns:
         one record per (interpretation prompt, question, layer, token, sample), in this order.
@@ -130,7 +135,7 @@ def interpret(
         Sampling.of(samples, temperature, top_p, seed),
     )
     job = plan_job(
-        model,
+        model if reader_adapter is None else Adapter.find(reader_adapter).on(model),
         tokenizer,
         [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
         _prompts(interpretation_prompt, question),
@@ -166,6 +171,7 @@ def interpret_vectors(
     max_new_tokens: int = 30,
     batch_size: int | None = None,
     mapping: AnyMap = None,
+    reader_adapter: str | Path | None = None,
 ) -> Interpretations:
     """Explain any vectors of the model's hidden space: a probe, a steering vector, a feature of a sparse autoencoder.
 
@@ -196,6 +202,7 @@ def interpret_vectors(
         sampling=sampling,
     )
     check_evaluation_mode(model)
+    model = model if reader_adapter is None else Adapter.find(reader_adapter).on(model)
     rows = _rows(model, vectors, mapping)
     names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
     if len(names) != len(rows):

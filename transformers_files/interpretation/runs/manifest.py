@@ -82,7 +82,7 @@ class Manifest:
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same for what may differ, names apart."""
-        names = ("model", "source model", "examples", "mapping")
+        names = ("model", "source model", "examples", "mapping", "reader adapter")
         then, now = ({key: one[key] for key in one if key not in names} for one in (self.about, about))
         return list(_differences(then, now))
 

@@ -23,6 +23,7 @@ from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError, problems_of
 from ..mapping.checkpoint import MapsFile, check_spaces
+from ..models.adapters import Adapter
 from ..models.device_map import Placement
 from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
@@ -56,6 +57,7 @@ class Checked:
     settings: InterpretationSettings
     placement: Placement | None
     maps: MapsFile | None
+    adapter: Adapter | None
 
 
 def check(request: RunRequest) -> Checked:
@@ -105,9 +107,16 @@ def check(request: RunRequest) -> Checked:
             problems.append("give a device or a device map, not both")
     elif request.max_memory is not None or request.offload_folder is not None:
         problems.append("max_memory and offload_folder need a device map; give one, such as auto")
+    adapter = None
+    if request.reader_adapter is not None:
+        with _collected(problems):
+            adapter = Adapter.find(request.reader_adapter)
+        if request.device_map is not None:
+            problems.append("a reader adapter shares a model's weights, which a device map may put elsewhere: give one")
     if problems:
         raise RequestError(problems)
-    return Checked(examples, tuple(asked), selections["layers"], selections["tokens"], settings, placement, maps)
+    chosen = selections["layers"], selections["tokens"]
+    return Checked(examples, tuple(asked), *chosen, settings, placement, maps, adapter)
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,8 @@ class Prepared:
     placement: Placement | None
     """It fits both models."""
     maps: MapsFile | None
+    adapter: Adapter | None
+    """Of the interpreting model."""
     device: str
     dtype: torch.dtype
     identity: Mapping[str, Any]
@@ -153,6 +164,8 @@ class Prepared:
                 lines.append(f"changed since the run began, so last digits may differ: {'; '.join(changed)}")
         if self.source is not None:
             lines.append(f"interpreting embeddings of {self.source.name}")
+        if self.adapter is not None:
+            lines.append(f"interpreting with the adapter {self.adapter.name}")
         if self.maps is not None:
             lines.append(f"mapped by {self.maps.path}, which was fitted for one insert layer, perhaps for one prompt")
         if self.request.csv_safe:
@@ -210,7 +223,9 @@ def prepare(
             found = inspect_output(request.output, identity, overwrite=request.overwrite)
         if found.manifest is not None:
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
-        how = checked.settings, checked.placement, checked.maps
+        if checked.adapter is not None:
+            checked.adapter.check(outline.skeleton)
+        how = checked.settings, checked.placement, checked.maps, checked.adapter
         return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
     raise RequestError(problems)
 
@@ -249,6 +264,7 @@ def _identity(
         "tokens": checked.tokens.text,
         "place": request.place,
         "mapping": checked.maps and checked.maps.digest,
+        "reader adapter": checked.adapter and checked.adapter.fingerprint,
         **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
         "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",
@@ -269,6 +285,7 @@ def about(prepared: Prepared) -> dict[str, Any]:
         "source model": prepared.source and prepared.source.name,
         "examples": str(prepared.request.examples),
         "mapping": prepared.maps and str(prepared.maps.path),
+        "reader adapter": prepared.adapter and prepared.adapter.name,
         "device": _where(prepared),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),

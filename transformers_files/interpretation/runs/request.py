@@ -125,6 +125,12 @@ class RunRequest:
         shown="the same",
         metavar="NAME|FOLDER",
     )
+    reader_adapter: str | None = option(
+        "a LoRA adapter that is on for interpreting and off for reading the prompts",
+        default=None,
+        shown="none",
+        metavar="FOLDER|ID",
+    )
     mapping: Path | None = option(
         "maps by source layer, as fit_translator.py writes them: embeddings go through theirs first",
         default=None,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ..mapping.affine import MappingError
+from ..models.adapters import AdapterError
 from ..models.loading import ModelError, Outline, load_weights
 from ..results import parquet
 from ..results.csv_table import csv_rows
@@ -89,6 +90,11 @@ class Models:
                 for loaded in (model, other):
                     prepared.maps.check_model(loaded)
             except MappingError as error:
+                raise ModelError(str(error)) from error
+        if prepared.adapter is not None:
+            try:
+                model = prepared.adapter.on(model)
+            except AdapterError as error:
                 raise ModelError(str(error)) from error
         return cls(
             model, SourceModel(other, prepared.reader.tokenizer, None if prepared.maps is None else prepared.maps.maps)
