@@ -35,16 +35,16 @@ KINDS = {
     "RecurrentGemmaForCausalLM": "equal",  # states that no cache holds
     "OpenAIGPTLMHeadModel": "equal",  # no cache at all
     "BertLMHeadModel": "equal",  # layers one level deeper
+    "RobertaForCausalLM": "equal",  # positions that begin behind the padding's, but not where it generates
+    "XLMRobertaXLForCausalLM": "equal",  # where it generates, too, on some versions
+    "RwkvForCausalLM": "equal",  # a state of its own, and a generate of its own
     "DeepseekV4ForCausalLM": "refused",  # several residual streams
     "XLNetLMHeadModel": "refused",  # columns before rows
 }
-BEFORE_5 = {
-    "MambaForCausalLM": "refused",  # generation with a cache that does not say how many positions it has seen
-    "RecurrentGemmaForCausalLM": "refused",  # states that modules keep from one pass to the next
-    "XLMRobertaXLForCausalLM": "equal",  # positions that begin behind the padding's
-}
-if RELEASE < (5, 0):
-    KINDS |= BEFORE_5
+if RELEASE < (5, 23):
+    KINDS["RecurrentGemmaForCausalLM"] = "refused"  # states that modules keep from one pass to the next
+if (4, 57) <= RELEASE < (5, 23):
+    KINDS["MambaForCausalLM"] = "refused"  # generation with a cache that does not say how many positions it has seen
 HERE = [name for name in KINDS if hasattr(transformers, name)]
 IDS = torch.tensor([model_checks.PROMPT])
 

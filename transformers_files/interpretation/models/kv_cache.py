@@ -136,25 +136,33 @@ def cache_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[
 
 
 def _positions_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Positions after a cache, for classes that `generate` always gives them and that count from 0 without (Bamba)."""
+    """Positions after a cache, for classes that `generate` always gives them: without, some count from 0 after a cache
+    (Bamba), others from behind the padding's (RoBERTa)."""
     asks = "position_ids" in inspect.signature(type(base_model(model)).forward).parameters
-    if is_tested(model) or not asks or not hasattr(cache, "layers") or not says_length(cache):
+    if is_tested(model) or not asks or not (cache is None or says_length(cache)):
         return {}
-    start = _first_position(model) + cached_length(cache)
-    return {"position_ids": torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None]}
+    first = _first_position(model)
+    if first is None:
+        if not hasattr(cache, "layers"):
+            return {}
+        first = 0
+    start = first + cached_length(cache)
+    positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
+    return {"position_ids": positions.expand(len(input_ids), -1)}
 
 
-def _first_position(model: nn.Module) -> int:
+def _first_position(model: nn.Module) -> int | None:
     """The position that `generate` gives the first token of a text: 0, or what a class of its own mind has instead
-    (XLM-RoBERTa-XL on 4.57.6 counts from behind its padding's)."""
+    (XLM-RoBERTa-XL on 4.57.6 counts from behind its padding's). None where it gives none, or cannot say without a cache
+    of its own."""
     config, device = base_model(model).config, next(model.parameters()).device
     ids = torch.tensor([[int(getattr(config, "pad_token_id", None) == 0)]], device=device)  # anything but padding
     mask = torch.ones_like(ids)
     try:
         given = base_model(model).prepare_inputs_for_generation(ids, attention_mask=mask)
         return int(given["position_ids"][0, 0])
-    except (AttributeError, KeyError, TypeError, IndexError):  # it cannot say without a cache of its own
-        return 0
+    except (AttributeError, KeyError, TypeError, IndexError):
+        return None
 
 
 @functools.cache

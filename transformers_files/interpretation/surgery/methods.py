@@ -79,7 +79,7 @@ def generate_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = N
     """
     if insert_info is None:
         return self.generate(*args, **kwargs)
-    given, rest = _named(self.generate, args, kwargs)
+    given, rest = _named(_signed(self.generate, self), args, kwargs)
     config, model_inputs = effective_config(self, given, rest)
     plan = _generation_plan(self, insert_info, given.get("inputs"), config, model_inputs)
     if plan is None:
@@ -228,6 +228,14 @@ def _plan(
         dtype=model.dtype,
         generates=generates,
     )
+
+
+def _signed(generate: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    """A model's `generate`, or that of the library where the model's own names no arguments (RWKV up to 4.41)."""
+    from transformers import GenerationMixin
+
+    named = "inputs" in inspect.signature(generate).parameters
+    return generate if named else functools.partial(GenerationMixin.generate, model)
 
 
 def _named(
