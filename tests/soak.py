@@ -39,7 +39,7 @@ from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder  # noqa: E40
 from tiny_models import tiny_model  # noqa: E402
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer  # noqa: E402
 from transformers.interpretation import InterpretationPrompt, interpret  # noqa: E402
-from transformers.interpretation.runs import grid, preparation  # noqa: E402
+from transformers.interpretation.runs import planning, preparation  # noqa: E402
 from transformers.interpretation.runs.manifest import read_manifest  # noqa: E402
 
 try:
@@ -110,7 +110,7 @@ def stand_at(day: datetime) -> None:
         def now(cls, tz=None):
             return day
 
-    for module in filter(None, (chat_template_utils, preparation, grid)):
+    for module in filter(None, (chat_template_utils, preparation, planning)):
         module.datetime = Standing
 
 

@@ -10,7 +10,7 @@ from tiny_folder import short_run, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import read_csv
-from transformers.interpretation.runs import grid, preparation
+from transformers.interpretation.runs import planning, preparation
 from transformers.interpretation.runs.preparation import RequestError, prepare
 from transformers.interpretation.runs.runner import run
 
@@ -60,7 +60,7 @@ def on_day(monkeypatch):
             def now(cls, tz=None):
                 return datetime(*date, 12)
 
-        for module in filter(None, (chat_template_utils, preparation, grid)):
+        for module in filter(None, (chat_template_utils, preparation, planning)):
             monkeypatch.setattr(module, "datetime", Standing, raising=False)
 
     return on_day
