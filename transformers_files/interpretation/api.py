@@ -180,7 +180,7 @@ def interpret_vectors(
         names: what to call them, in the column "current token"; None: vector 0, vector 1, …
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
-            vectors that have no natural norm (see `strength`), and told behind the vector's name: vector 0 × 12.5.
+            vectors that have no natural norm (see `strength`), and shown after the vector's name: vector 0 × 12.5.
         other arguments: as for `interpret`. The random numbers of a sample follow from the vector's content, in place
             of where it comes from.
 
@@ -234,17 +234,20 @@ def interpret_vectors(
             for prompt, index, sample in part
         ]
         interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
-    told = {prompt: _told(names, [factors.get((prompt, index)) for index in range(len(names))]) for prompt in prompts}
+    shown = {
+        prompt: _with_factors(names, [factors.get((prompt, index)) for index in range(len(names))])
+        for prompt in prompts
+    }
     return Interpretations(
         Record(
             name="vectors_1",
             category="vectors",
             prompt="",
             prompt_output="",
-            prompt_token_list=told[prompt],
+            prompt_token_list=shown[prompt],
             layer_idx=None,
             token_idx=index,
-            current_token=told[prompt][index],
+            current_token=shown[prompt][index],
             token_source="vector",
             sample=sample,
             **interpretation_fields(tokenizer, prompt, settings, interpretation),
@@ -264,7 +267,7 @@ def _seed(
     return sampling.seed_of(repr(cell), sample)
 
 
-def _told(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, ...]:
+def _with_factors(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, ...]:
     """The names, with the factors that were chosen."""
     return tuple(name if factor is None else f"{name} × {factor:.3g}" for name, factor in zip(names, factors))
 

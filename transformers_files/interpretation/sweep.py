@@ -51,7 +51,7 @@ def sweep_layers(
         layers: of the n_layers + 1 hidden states of the source, in the command line's syntax.
         insert_layers: likewise, of the n_layers decoder layers of the model.
         tokens: positions in each example's prompt.
-        progress: told after each insert layer how many of how many are done.
+        progress: called after each insert layer with how many are done, and of how many.
         other arguments: as for `interpret`.
 
     Returns:

@@ -111,7 +111,7 @@ def in_batches(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], batch
                 raise
             tried = min(batch_size, len(items) - len(results))
             batch_size = max(1, tried // 2)
-            text = f"out of memory with {tried} rows at once; going on with {batch_size}"
+            text = f"out of memory with {tried} rows at once; continuing with {batch_size}"
             warnings.warn(text, OutOfMemoryWarning, stacklevel=2)
     return results
 

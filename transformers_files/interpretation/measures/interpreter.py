@@ -1,4 +1,4 @@
-"""Vectors → what is said about them, in the way that is being measured."""
+"""Vectors → their interpretations, made in the way that is being measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Interpreter:
     """From source layers to the insert layer; see `mapping`."""
 
     def __call__(self, vectors: torch.Tensor, layer: int) -> list[Said]:
-        """Vectors `[n, hidden]` of one source layer → what is said about each."""
+        """Vectors `[n, hidden]` of one source layer → the interpretation of each."""
         vectors = map_vectors(self.mapping, vectors, layer, vectors.shape[-1])
         depth = None if self.mapping is not None else layer / len(decoder_layers(self.model))
         cells = [Cell(vector, self.prompt, depth=depth) for vector in vectors]

@@ -1,4 +1,4 @@
-"""Does an interpretation read the vector, or could the text alone have told as much?
+"""Does an interpretation read the vector, or would the text alone have revealed as much?
 
 The sharpest objection to verbalizers (arXiv:2509.13316): they may pass a test without the activation. Here answers are
 what a reader of the text alone cannot know, since they are about invented persons that only a tuned copy of the model
@@ -33,21 +33,21 @@ class PrivilegedShares:
     """Shares of answers."""
 
     net: Estimate
-    """Named, and not by what is said of another fact's vector (of the same relation, with another answer)."""
+    """Named, and not by the interpretation of another fact's vector (of the same relation, with another answer)."""
     named: Estimate
     by_other: Estimate
     by_shuffled: Estimate
-    """By what is said of another prompt's vector, drawn at random."""
+    """By the interpretation of another prompt's vector, drawn at random."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Facts, and what is said at the places where they are read."""
+    """Facts, and the interpretations at the positions where they are read."""
 
     facts: Sequence[Fact]
     """Several may have one prompt."""
     texts: Mapping[int, Mapping[str, str]]
-    """Layer → prompt of a fact → what is said of it."""
+    """Layer → prompt of a fact → its interpretation."""
     units: Sequence[Hashable]
     """Of what each fact is one of several, which count as one when intervals are drawn: a person, or the fact."""
 
@@ -83,7 +83,7 @@ def read_answers(
     source: nn.Module | None = None,
     units: Sequence[Hashable] | None = None,
 ) -> Answers:
-    """What is said of the last tokens of the facts' prompts, layer by layer.
+    """Interpretations of the last tokens of the facts' prompts, layer by layer.
 
     source: whose embeddings are interpreted; None: the interpreting model's own. units: see `Answers`; None: each fact
     stands for itself.

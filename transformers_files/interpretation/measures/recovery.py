@@ -53,9 +53,9 @@ class ScoredCell:
     """Index into the n_layers + 1 hidden states."""
     said: Said
     by_other: Said
-    """What is said about the state of another fact at this layer."""
+    """The interpretation of another fact's state at this layer."""
     by_random: Said
-    """What is said about a random vector of the same norm."""
+    """The interpretation of a random vector of the same norm."""
 
     @property
     def named(self) -> bool:
@@ -158,7 +158,7 @@ def random_like(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def interpret_states(interpreter: Interpreter, states: torch.Tensor, layers: Sequence[int]) -> list[list[Said]]:
-    """`[facts, layers, hidden]` → per fact and layer what is said."""
+    """`[facts, layers, hidden]` → the interpretations, per fact and layer."""
     columns = [interpreter(states[:, column], layer) for column, layer in enumerate(layers)]
     return [list(row) for row in zip(*columns)]
 

@@ -69,7 +69,7 @@ def _scored(cells: Sequence[ScoredCell]) -> list[tuple[float, ScoredCell]]:
 
 
 def _share_right(cells: Sequence[ScoredCell]) -> Estimate:
-    """Its interval is over facts: what is said of one fact at neighbouring layers is much the same."""
+    """Its interval is over facts: interpretations of one fact at neighbouring layers are much alike."""
     by_fact: dict[Fact, list[bool]] = {}
     for cell in cells:
         by_fact.setdefault(cell.fact, []).append(cell.right)

@@ -116,7 +116,7 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether the hardware has instructions for it; where that cannot be told, no."""
+    """Whether the hardware has instructions for it; where that is unknown, no."""
     if device.startswith("cuda"):
         return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
     if device != "cpu":

@@ -4,7 +4,7 @@
     logits, cache = next_logits(model, rest, text)   # reads the beginning too
 
 It is passed around like a cache; what it costs is that its tokens are read again. With a model that caches that
-happens once, and then its cache goes on; with others in every step.
+happens once, and then its cache continues; with others in every step.
 """
 
 from __future__ import annotations

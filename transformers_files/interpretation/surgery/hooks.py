@@ -112,7 +112,7 @@ class _Operation:
         self.columns_read = 0 if is_unused(state) else self.columns_read or self.plan.cached_length
         if self.columns_read == 0 and not is_unused(state):
             raise UnsupportedModelError(
-                f"{type(module).__name__} goes on from recurrent states ({type(state).__name__}), which do not say how "
+                f"{type(module).__name__} continues from recurrent states ({type(state).__name__}), which do not say how "
                 "many positions they hold; give the whole text without them, or use_cache=False"
             )
         offset, self.columns_read = self.columns_read, self.columns_read + _columns(given)
@@ -237,7 +237,7 @@ def _named(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, 
 
 
 def _recurrent_state(given: dict[str, Any]) -> Any:
-    """What the pass goes on from, if that does not say how long it is."""
+    """The state that the pass continues from, if it does not say how long it is."""
     cache = cache_in(given)
     if cache is not None and not says_length(cache):
         return cache
