@@ -118,8 +118,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(model, monkeypatch):
     with pytest.warns(OutOfMemoryWarning) as caught:
         found = job_of(model, 12).records(0)
     assert [str(warning.message) for warning in caught][:2] == [
-        "out of memory with 4 rows at once; going on with 2",
-        "out of memory with 2 rows at once; going on with 1",
+        "out of memory with 4 rows at once; continuing with 2",
+        "out of memory with 2 rows at once; continuing with 1",
     ]
     assert tried[:3] == [4, 2, 1]
     assert [record.interpretation for record in found] == [record.interpretation for record in expected]

@@ -71,7 +71,7 @@ def test_a_cache_under_an_unknown_name_is_an_error_and_never_a_wrong_position(mo
 
 def test_a_recurrent_state_is_refused_and_never_misread(model, input_ids):
     with (
-        pytest.raises(UnsupportedModelError, match=r"LlamaModel goes on from recurrent states \(object\).*use_cache"),
+        pytest.raises(UnsupportedModelError, match=r"LlamaModel continues from recurrent states \(object\).*use_cache"),
         torch.no_grad(),
         surgery(model, plan_for(infos())),
     ):

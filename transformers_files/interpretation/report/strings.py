@@ -43,8 +43,8 @@ def excerpt(text: str, length: int) -> str:
 def readable_tokens(tokens: Sequence[str]) -> list[str]:
     """Raw vocabulary strings of one text ("Ġcapital", "▁capital", "<0x0A>") as the text that they stand for.
 
-    Which alphabet a vocabulary uses is recognised from all the tokens together: "Ġ" alone could be a letter. A token that is
-    no whole character, or of an unknown alphabet, stays as it is.
+    Which alphabet a vocabulary uses is recognised from all the tokens together: "Ġ" alone could be a letter. A token
+    that is no whole character, or of an unknown alphabet, stays as it is.
     """
     if any("Ġ" in token or "Ċ" in token for token in tokens):
         return [_from_byte_letters(token) for token in tokens]

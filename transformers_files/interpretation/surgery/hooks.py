@@ -112,8 +112,8 @@ class _Operation:
         self.columns_read = 0 if is_unused(state) else self.columns_read or self.plan.cached_length
         if self.columns_read == 0 and not is_unused(state):
             raise UnsupportedModelError(
-                f"{type(module).__name__} continues from recurrent states ({type(state).__name__}), which do not say how "
-                "many positions they hold; give the whole text without them, or use_cache=False"
+                f"{type(module).__name__} continues from recurrent states ({type(state).__name__}), which do not say "
+                "how many positions they hold; give the whole text without them, or use_cache=False"
             )
         offset, self.columns_read = self.columns_read, self.columns_read + _columns(given)
         return offset
