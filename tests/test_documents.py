@@ -229,6 +229,17 @@ def test_every_name_of_a_table_of_changes_exists() -> None:
 # ---- the front page
 
 
+def test_every_function_that_answers_a_question_is_where_it_says() -> None:
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Where it happens") : text.index("## Where to change it")]
+    named = re.findall(r"`(\w+/\w+\.py)`: `(\w+)`(?:, `(\w+)`)?", section)
+    assert len(named) >= 12
+    for file, *names in named:
+        parsed = ast.walk(ast.parse((PACKAGE / "interpretation" / file).read_text(encoding="utf-8")))
+        defined = {node.name for node in parsed if isinstance(node, ast.FunctionDef)}
+        assert defined >= {name for name in names if name}, file
+
+
 def test_the_front_page_is_two_screens() -> None:
     text = FRONT.read_text()
     assert len(text.splitlines()) <= FRONT_LINES
