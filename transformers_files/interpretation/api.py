@@ -10,8 +10,6 @@ results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], n
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .engine.cell import Cell
 from .engine.decode import interpret_chunk, resolve_batch_size
-from .engine.norm_search import choose_strengths
 from .engine.sampling import Sampling
 from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
-from .mapping.affine import AnyMap, map_vectors
+from .mapping.affine import AnyMap
 from .models.adapters import Adapter
 from .models.families import RESIDUAL
 from .models.layer_inputs import check_evaluation_mode
@@ -36,11 +32,12 @@ from .prompts.index_selection import Selection
 from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from .prompts.questions import ask
 from .results.record import Record
-from .runs.job import interpretation_fields, plan_job
+from .runs.job import plan_job
 from .runs.limits import Limits
 from .runs.planning import build_prompts
 from .runs.request import CHUNK_CELLS
 from .runs.source_model import SourceModel
+from .runs.vectors import VectorJob, vector_rows
 
 if TYPE_CHECKING:
     Prompt = str | InterpretationPrompt | InterpretationPromptSpec
@@ -203,73 +200,18 @@ def interpret_vectors(
     )
     check_evaluation_mode(model)
     model = model if reader_adapter is None else Adapter.find(reader_adapter).on(model)
-    rows = _rows(model, vectors, mapping)
-    names = [f"vector {index}" for index in range(len(rows))] if names is None else [str(name) for name in names]
-    if len(names) != len(rows):
-        raise ValueError(f"{len(names)} names for {len(rows)} vectors")
-    if strength != "auto" and not (isinstance(strength, (int, float)) and math.isfinite(strength)):
-        raise ValueError(f'strength is {strength!r}: give a finite number, or "auto"')
+    rows = vector_rows(model, vectors, mapping)
     several = rows.shape[1] if rows.ndim == 3 else None
-    if strength == "auto" and several is not None:
-        raise ValueError('strength "auto" is for one vector at all placeholders, not for one at each; give a number')
     asked = _prompts(interpretation_prompt, question)
     prompts = build_prompts(tokenizer, asked, Limits.of(model), settings, vectors=several)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
-    factors: dict[tuple[InterpretationPrompt, int], float] = {}
-    for prompt in prompts if strength == "auto" else ():
-        choices = choose_strengths(model, prompt, list(rows), settings, batch_size=batch_size)
-        factors |= {(prompt, index): choice.factor for index, choice in enumerate(choices)}
-    same = strength if isinstance(strength, (int, float)) else 1.0  # "auto" has a factor for each
-    numbers = range(sampling.samples) if sampling else [None]
-    addresses = [(prompt, index, sample) for prompt in prompts for index in range(len(rows)) for sample in numbers]
-    interpretations = []
-    for start in range(0, len(addresses), CHUNK_CELLS):
-        part = addresses[start : start + CHUNK_CELLS]
-        cells = [
-            Cell(
-                rows[index] * factors.get((prompt, index), same),
-                prompt,
-                seed=_seed(sampling, prompt, rows[index], sample),
-            )
-            for prompt, index, sample in part
-        ]
-        interpretations += interpret_chunk(model, cells, settings, batch_size=batch_size)
-    shown = {
-        prompt: _with_factors(names, [factors.get((prompt, index)) for index in range(len(names))])
-        for prompt in prompts
-    }
-    return Interpretations(
-        Record(
-            name="vectors_1",
-            category="vectors",
-            prompt="",
-            prompt_output="",
-            prompt_token_list=shown[prompt],
-            layer_idx=None,
-            token_idx=index,
-            current_token=shown[prompt][index],
-            token_source="vector",
-            sample=sample,
-            **interpretation_fields(tokenizer, prompt, settings, interpretation),
-        )
-        for (prompt, index, sample), interpretation in zip(addresses, interpretations)
-    )
-
-
-def _seed(
-    sampling: Sampling | None, prompt: InterpretationPrompt, vector: torch.Tensor, sample: int | None
-) -> int | None:
-    """Of a sample of a vector; None where there is no sampling."""
-    if sampling is None or sample is None:
-        return None
-    content = bytes(vector.detach().cpu().contiguous().view(torch.uint8).numpy())
-    cell = prompt.input_ids, prompt.insert_locations, hashlib.sha256(content).hexdigest()
-    return sampling.seed_of(repr(cell), sample)
-
-
-def _with_factors(names: Sequence[str], factors: Sequence[float | None]) -> tuple[str, ...]:
-    """The names, with the factors that were chosen."""
-    return tuple(name if factor is None else f"{name} × {factor:.3g}" for name, factor in zip(names, factors))
+    job = VectorJob(model, tokenizer, rows, prompts, settings, names=names, strength=strength, batch_size=batch_size)
+    records: list[Record] = []
+    for start in range(0, len(job.addresses), CHUNK_CELLS):
+        ready = job.ready(job.addresses[start : start + CHUNK_CELLS])
+        found = interpret_chunk(model, [one.cell for one in ready], settings, batch_size=batch_size)
+        records += map(job.record, ready, found)
+    return Interpretations(records)
 
 
 def _prompts(
@@ -287,32 +229,3 @@ def _prompts(
         raise ValueError("no interpretation prompt")
     questions = [question] if isinstance(question, str) else list(question or ())
     return ask([find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several], questions)
-
-
-def _rows(model: nn.Module, vectors: torch.Tensor | Sequence[torch.Tensor], mapping: AnyMap) -> torch.Tensor:
-    """`[n, hidden]` or `[n, placeholders, hidden]`, checked."""
-    rows = vectors if isinstance(vectors, torch.Tensor) else _stacked(vectors)
-    if len(rows) == 0:
-        raise ValueError("no vectors: give at least one")
-    hidden = model.get_input_embeddings().weight.shape[-1]
-    if mapping is not None and rows.ndim in (2, 3):
-        return map_vectors(mapping, rows.flatten(0, -2), None, hidden).unflatten(0, rows.shape[:-1])
-    if rows.ndim not in (2, 3) or rows.shape[-1] != hidden or not rows.is_floating_point():
-        shape = " × ".join(map(str, rows.shape))
-        raise ValueError(
-            f"vectors are {rows.dtype}, {shape}; expected floating point numbers, n × {hidden}, or n × placeholders × "
-            f"{hidden}"
-        )
-    return rows
-
-
-def _stacked(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Several vectors as one tensor."""
-    try:
-        each = [torch.as_tensor(vector) for vector in vectors]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"vectors must be tensors, or numbers that make one: {error}") from None
-    shapes = dict.fromkeys(tuple(vector.shape) for vector in each)
-    if len(shapes) > 1:
-        raise ValueError(f"vectors must be of one shape, not of {len(shapes)}: {', '.join(map(str, shapes))}")
-    return torch.stack(each) if each else torch.empty(0)

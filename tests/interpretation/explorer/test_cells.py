@@ -24,6 +24,7 @@ CHOICES = [
     {"insert_layer": "same", "layers": "0:4"},
     {"insert_layer": [0, 2], "overlay_strength": [0.5], "replacing_mode": "norm_matched"},
     {"guidance": 0, "plausibility": 0.5, "deep_gain": 1},
+    {"samples": 3, "temperature": 2.0, "top_p": 0.9, "seed": 7, "layers": "1:3"},
 ]
 
 
@@ -74,6 +75,15 @@ def test_the_stream_begins_with_the_grid_and_a_rough_one_comes_first(client, tin
     assert found[0] == ("begun", {"layers": [0, 1, 2, 3, 4], "columns": columns, "n_cells": 5})
     layers = [cell[0] for name, data in found if name == "cells" for cell in data["cells"]]
     assert layers == [0, 4, 2, 1, 3]
+
+
+def test_samples_are_numbered(client, tiny):
+    options = {"samples": 2, "tokens": "0", "layers": "1"}
+    with client.stream("interpret", {**ASKED, **options}) as events:
+        found = [data for name, data in events if name == "cells"]
+    numbers = [number for data in found for number in data["samples"]]
+    cells = [cell for data in found for cell in data["cells"]]
+    assert numbers == [0, 1] and cells == as_cells(expected(tiny, **options))
 
 
 def test_an_output_that_ends_early_has_no_cells(client, tiny, monkeypatch):

@@ -3,7 +3,8 @@
 Answers of `/interpret` and `/compare` are streams of server-sent events, each with JSON:
 
     begun     {"layers", "columns": [[index, text, kind]], "n_cells"}
-    cells     {"cells": [[layer, token, mean relevancy, texts, relevancies, probabilities, trust]]}, in thousandths
+    cells     {"cells": [[layer, token, mean relevancy, texts, relevancies, probabilities, trust]]}, in thousandths;
+              a cell that went wrong is [layer, token, what]; of samples also "samples": [their numbers]
     done      {"seconds"}
     failed    {"detail"}
 """
@@ -16,13 +17,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from torch import nn
 
 from .. import __version__
-from ..api import interpret_vectors
 from ..engine.settings import DEFAULT_PROMPT, DEFAULTS
 from ..mapping.lenses import Lens
 from ..models.chat_template import has_chat_template
@@ -31,8 +30,6 @@ from ..models.token_text import token_strings
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import BUILT_IN
 from ..report.grid import columns_of
-from ..report.page import cell_data
-from ..results.calibration import BUILT_IN_CALIBRATION
 from ..results.record import Record
 from ..runs.job import Job
 from ..surgery.modes import REPLACING_MODES
@@ -43,8 +40,8 @@ from .queries import LOGIT, CellsQuery, CompareQuery, LensQuery, ScoreQuery, Tab
 from .readings import Readings
 from .readouts import lens_cells, score_text
 from .scheduler import Scheduler
-from .streams import EventStream, Listener
-from .work import GridWork
+from .streams import EventStream, Listener, cells_of
+from .work import GridWork, VectorWork
 
 T = TypeVar("T")
 CLIENT_GONE = 499
@@ -102,6 +99,12 @@ def _add_routes(app: FastAPI, served: Served) -> None:
     async def listening(query: CellsQuery) -> Listener:
         return Listener(scheduler, GridWork(await planned(query)))
 
+    async def all_records(request: Request, listener: Listener) -> list[Record] | None:
+        try:
+            return await _unless_gone(request, listener.records())
+        finally:
+            listener.leave()
+
     async def in_model_thread(request: Request, function: Callable[[], T]) -> T | None:
         return await _unless_gone(request, asyncio.wrap_future(scheduler.call(function)))
 
@@ -146,16 +149,12 @@ def _add_routes(app: FastAPI, served: Served) -> None:
         form = FORMATS[query.format]
         records: list[Record] | None = []
         if form.needs_records:
-            listener = await listening(query)
-            try:
-                records = await _unless_gone(request, listener.records())
-            finally:
-                listener.leave()
+            records = await all_records(request, await listening(query))
         else:
             await planned(query)  # which refuses what cannot be done
         if records is None:
             return Response(status_code=CLIENT_GONE)
-        content = await asyncio.to_thread(form.write, Answer(query, served.name, query.spec(tokenizer), records))
+        content = await asyncio.to_thread(form.write, Answer(query, served.name, query.spec(), records))
         disposition = f'attachment; filename="interpretations.{form.suffix}"'
         return Response(content, media_type=form.media_type, headers={"Content-Disposition": disposition})
 
@@ -172,8 +171,11 @@ def _add_routes(app: FastAPI, served: Served) -> None:
 
     @app.post("/vectors")
     async def vectors(query: VectorsQuery, request: Request) -> dict[str, Any]:
-        """Interpret vectors of any origin."""
-        return {"cells": await in_model_thread(request, lambda: _vector_cells(served, query))}
+        """Interpret vectors of any origin: cells as those of a stream, with null for the layer."""
+        scheduler.check_size(len(query.vectors) * max(1, query.samples))
+        async with reading:
+            job = await asyncio.to_thread(query.job, model, tokenizer)
+        return cells_of(await all_records(request, Listener(scheduler, VectorWork(job))) or [])
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T | None:
@@ -213,29 +215,3 @@ def _about(served: Served) -> dict[str, Any]:
         "lenses": [LOGIT, *served.lenses],
         "version": __version__,
     }
-
-
-def _vector_cells(served: Served, query: VectorsQuery) -> list[list[Any]]:
-    settings = query.settings()
-    results = interpret_vectors(
-        served.model,
-        served.tokenizer,
-        _tensor(query.vectors),
-        names=query.names,
-        strength=query.strength,
-        interpretation_prompt=query.spec(served.tokenizer),
-        insert_layer=settings.insert_layer,
-        replacing_mode=settings.replacing_mode,
-        overlay_strength=settings.overlay_strength,
-        guidance=settings.guidance,
-        plausibility=settings.plausibility,
-        max_new_tokens=settings.max_new_tokens,
-    )
-    return [cell_data(record, BUILT_IN_CALIBRATION) for record in results]
-
-
-def _tensor(vectors: list[list[float]]) -> torch.Tensor:
-    """Raises ValueError for vectors of several lengths."""
-    if len(sizes := sorted({len(vector) for vector in vectors})) > 1:
-        raise ValueError(f"the vectors have {', '.join(map(str, sizes))} numbers; give vectors of one size")
-    return torch.tensor(vectors, dtype=torch.float32)

@@ -57,12 +57,14 @@ def _python(answer: Answer) -> bytes:
     """The call of `interpret` that gives the query's cells."""
     chosen = given(answer.query)
     prompt = chosen.pop("prompt", "")
-    for name in ("format", "question"):
-        chosen.pop(name, None)
+    chosen.pop("format", None)
+    if answer.spec.question is not None:
+        chosen["interpretation_prompt"] = answer.spec.name
     imports = ["interpret"]
     if answer.spec.name not in BUILT_IN:
         imports.append("InterpretationPromptSpec")
         described = {one.name: getattr(answer.spec, one.name) for one in fields(answer.spec) if one.init}
+        described.pop("question")  # `interpret` puts it in
         arguments = ", ".join(f"{name}={value!r}" for name, value in described.items() if value)
         chosen["interpretation_prompt"] = _Code(f"InterpretationPromptSpec({arguments})")
     arguments = "".join(f",\n    {name}={value!r}" for name, value in chosen.items())

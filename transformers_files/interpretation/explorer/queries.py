@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from ..engine.sampling import Sampling
 from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from ..errors.suggestions import did_you_mean
-from ..models.chat_template import has_chat_template, read_prompt
+from ..models.chat_template import read_prompt
 from ..models.families import RESIDUAL
 from ..models.layer_spec import insert_layer_of
 from ..models.tokenizer import Tokenizer
@@ -17,12 +19,17 @@ from ..prompts.examples import Example
 from ..prompts.index_selection import Selection
 from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
 from ..runs.job import Job, Read, plan_job
+from ..runs.limits import Limits
+from ..runs.planning import build_prompts
 from ..runs.source_model import SourceModel
+from ..runs.vectors import VectorJob, vector_rows
 
 MOST_CHARACTERS = 200_000
 MOST_NEW_TOKENS = 256
 MOST_VECTORS = 256
-LOGIT = "logit"
+SEARCHED = 32
+"""Vectors whose strengths are searched at once."""
+ASK, LOGIT = "ask", "logit"
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Indices = Annotated[str, Field(max_length=8000)] | int | Annotated[list[int], Field(max_length=2000)]
 Numbers = float | Annotated[list[float], Field(max_length=1000)]
@@ -55,7 +62,7 @@ class SettingsQuery(Query):
     interpretation_prompt: str | PromptText = DEFAULT_PROMPT
     """A built-in name, or one of the client's own. Never a path: a client must not read the server's files."""
     question: Text | None = None
-    """Asked about the embedding, in place of an interpretation prompt."""
+    """Asked about the embedding, in the {question} field of the interpretation prompt; of one without, of "ask"."""
     insert_layer: Layers = DEFAULTS.insert_layer  # type: ignore[assignment]
     replacing_mode: str = DEFAULTS.replacing_mode
     overlay_strength: Numbers = DEFAULTS.overlay_strength  # type: ignore[assignment]
@@ -63,6 +70,11 @@ class SettingsQuery(Query):
     plausibility: float = DEFAULTS.plausibility
     deep_gain: float = DEFAULTS.deep_gain
     max_new_tokens: int = Field(30, le=MOST_NEW_TOKENS)
+    samples: int = 0
+    """Drawn at random, of each cell; 0: the best tokens, once."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
 
     def settings(self) -> InterpretationSettings:
         """Raises ValueError."""
@@ -74,12 +86,17 @@ class SettingsQuery(Query):
             guidance=self.guidance,
             plausibility=self.plausibility,
             deep_gain=self.deep_gain,
+            sampling=Sampling.of(self.samples, self.temperature, self.top_p, self.seed),
         )
 
-    def spec(self, tokenizer: Tokenizer) -> InterpretationPromptSpec:
-        """Raises ValueError."""
-        if self.question is not None:
-            return _question_spec(self.question, chat=has_chat_template(tokenizer))
+    def spec(self) -> InterpretationPromptSpec:
+        """With the question, if there is one. Raises ValueError."""
+        spec = self._chosen()
+        if self.question is None:
+            return spec
+        return (spec if spec.has_field else BUILT_IN[ASK]).asking(self.question)
+
+    def _chosen(self) -> InterpretationPromptSpec:
         if isinstance(self.interpretation_prompt, PromptText):
             return self.interpretation_prompt.spec()
         name = self.interpretation_prompt
@@ -117,10 +134,10 @@ class CellsQuery(SettingsQuery):
             model,
             tokenizer,
             [Example(name="example_1", prompt=self.prompt, raw=self.raw, minus=self.minus)],
-            [self.spec(tokenizer)],
+            [self.spec()],
             self.settings(),
-            layers=Selection.of(self.layers),
-            tokens=Selection.of(self.tokens),
+            layers=selection("layers", self.layers),
+            tokens=selection("tokens", self.tokens),
             prompt_output_tokens=1,
             hook_point=self.place,
             batch_size=1,
@@ -166,19 +183,29 @@ class VectorsQuery(SettingsQuery):
     """Vectors of the model's hidden space."""
 
     vectors: list[list[float]] = Field(min_length=1, max_length=MOST_VECTORS)
-    names: list[str] | None = None
+    names: list[Text] | None = None
     strength: float | Literal["auto"] = 1.0
+
+    def job(self, model: nn.Module, tokenizer: Tokenizer) -> VectorJob:
+        """Checked as `interpret_vectors` checks its arguments. Its cells are for the scheduler. Raises ValueError."""
+        if len(sizes := sorted({len(vector) for vector in self.vectors})) > 1:
+            raise ValueError(f"the vectors have {', '.join(map(str, sizes[:5]))} numbers; give vectors of one size")
+        settings = self.settings()
+        prompts = build_prompts(tokenizer, [self.spec()], Limits.of(model), settings)
+        rows = vector_rows(model, torch.tensor(self.vectors, dtype=torch.float32))
+        return VectorJob(
+            model, tokenizer, rows, prompts, settings, names=self.names, strength=self.strength, batch_size=SEARCHED
+        )
+
+
+def selection(name: str, chosen: str | int | list[int]) -> Selection:
+    """What a client has chosen. Raises ValueError that says of what."""
+    try:
+        return Selection.of(chosen)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def given(query: Query) -> dict[str, Any]:
     """What a client has set itself, and differs from the defaults."""
     return query.model_dump(exclude_defaults=True)
-
-
-def _question_spec(question: str, *, chat: bool) -> InterpretationPromptSpec:
-    """A prompt that asks about the embedding: in a user's turn, or as text to be continued."""
-    if chat:
-        return InterpretationPromptSpec("question", sequence=("", 0, 0, 0, f"\n{question}"), chat=True)
-    return InterpretationPromptSpec(
-        "question", sequence=("Text: ", 0, 0, 0, f"\nQuestion: {question}\nAnswer:"), stop="\n"
-    )

@@ -46,9 +46,9 @@ class Readings:
         return self._kept[key]
 
     def _whole(self, source: Source, plan: Plan) -> tuple[Source, Plan]:
-        """So that another choice of layers and tokens finds the same. Means and differences have no common whole, and
+        """So that another choice of layers and tokens finds the same. Means, segments and differences have no common whole, and
         other places than the residual stream may have other sizes in other layers."""
-        if source.minus is None and not any(isinstance(token, range) for token in source.tokens):
+        if source.minus is None and all(isinstance(token, int) for token in source.tokens):
             source = replace(source, tokens=range(len(source.input_ids) + plan.prompt_output_tokens))
         layers = range(self._n_layers + 1) if plan.hook_point == RESIDUAL else plan.layers
         return source, replace(plan, layers=roughly_first(layers), captured_bytes=CAPTURED_BYTES)

@@ -18,10 +18,9 @@ from ..models.forward import head_out, input_device, next_logits, read_out
 from ..models.kv_cache import check_window
 from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
-from ..prompts.index_selection import Selection
 from ..runs.job import Job
 from ..runs.limits import Limits
-from .queries import LOGIT, LensQuery
+from .queries import LOGIT, LensQuery, selection
 
 MOST_CELLS = 5000
 """Of a lens: a few seconds on two cores."""
@@ -41,8 +40,8 @@ def lens_cells(
     ids, last = query.token_ids(tokenizer), len(decoder_layers(model))
     for problem in Limits.of(model).problems(ids, 0):
         raise ValueError(f"the prompt {problem}")
-    layers = Selection.of(query.layers).resolve(last + 1)
-    tokens = Selection.of(query.tokens).resolve(len(ids))
+    layers = selection("layers", query.layers).resolve(last + 1)
+    tokens = selection("tokens", query.tokens).resolve(len(ids))
     if len(layers) * len(tokens) > MOST_CELLS:
         raise ValueError(f"{len(layers) * len(tokens):,} cells are more than {MOST_CELLS:,}: choose fewer of them")
     lens = _lens(query.lens, lenses)

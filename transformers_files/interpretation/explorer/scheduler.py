@@ -64,10 +64,11 @@ class ReadyCell(Protocol):
 
 
 class Work(Protocol):
-    """Cells that are interpreted with the same settings and prompt. Its methods run in the model's thread."""
+    """Cells that are interpreted with the same settings and prompts. Its methods run in the model's thread."""
 
     settings: InterpretationSettings
-    prompt: InterpretationPrompt
+    prompts: tuple[InterpretationPrompt, ...]
+    """Of a grid one, and those for segments."""
 
     @property
     def addresses(self) -> Sequence[Any]:
@@ -100,7 +101,7 @@ class Ticket:
     def shares_calls_with(self, other: Ticket) -> bool:
         """Whether the cells of both can be interpreted in one engine call without costing each other time."""
         ours, its = self.work, other.work
-        return ours.settings == its.settings and ours.prompt == its.prompt
+        return ours.settings == its.settings and ours.prompts == its.prompts
 
     def tell(self, message: Message) -> None:
         """Send to a client that may have gone."""
@@ -291,11 +292,11 @@ class Scheduler:
 
     def _rows_that_fit(self, work: Work) -> int:
         """Cells that memory suggests for prompts of such a length."""
-        key = len(work.prompt.input_ids), work.settings.max_new_tokens
+        key = max(len(prompt.input_ids) for prompt in work.prompts), work.settings.max_new_tokens
         if key not in self._fitting:
             if len(self._fitting) >= _FITTING:
                 self._fitting.clear()
-            self._fitting[key] = resolve_batch_size(self._model, [work.prompt], work.settings)
+            self._fitting[key] = resolve_batch_size(self._model, work.prompts, work.settings)
         return self._fitting[key]
 
 
@@ -321,8 +322,8 @@ class _Memory:
 def _key(work: Work, cell: Cell) -> Any:
     content = bytes(cell.vector.detach().cpu().contiguous().view(torch.uint8).numpy())
     content += str(cell.vector.dtype).encode()
-    rest = {name: value for name, value in vars(cell).items() if name not in ("vector", "prompt")}
-    return sha256(content).digest(), tuple(rest.values()), work.prompt, work.settings
+    rest = {name: value for name, value in vars(cell).items() if name != "vector"}
+    return sha256(content).digest(), tuple(rest.values()), work.settings
 
 
 def in_short(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -52,7 +52,7 @@ class Listener:
                 raise FailedError(message.reason)
             if isinstance(message, Computed):
                 found += message.records
-        return sorted(found, key=lambda record: (record.layer_idx, record.token_idx))
+        return sorted(found, key=lambda one: (one.layer_idx or 0, one.token_idx, one.sample or 0))
 
 
 class EventStream(StreamingResponse):
@@ -77,11 +77,18 @@ async def _events(listener: Listener) -> AsyncIterator[str]:
                 columns = [[column.token_idx, column.text, column.source] for column in message.columns]
                 yield _event("begun", layers=message.layers, columns=columns, n_cells=message.n_cells)
             case Computed():
-                yield _event("cells", cells=[cell_data(record, BUILT_IN_CALIBRATION) for record in message.records])
+                yield _event("cells", **cells_of(message.records))
             case Failed():
                 yield _event("failed", detail=message.reason)
             case Finished():
                 yield _event("done", seconds=round(time.perf_counter() - began, 3))
+
+
+def cells_of(records: Sequence[Record]) -> dict[str, Any]:
+    """As the report page has them; of samples also their numbers."""
+    cells = [cell_data(record, BUILT_IN_CALIBRATION) for record in records]
+    samples = [record.sample for record in records]
+    return {"cells": cells} if None in samples else {"cells": cells, "samples": samples}
 
 
 def _event(name: str, **data: Any) -> str:

@@ -1,4 +1,4 @@
-"""What tickets ask for: the cells of a prompt's grid."""
+"""What tickets ask for: the cells of a prompt's grid, or vectors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..report.grid import columns_of
 from ..results.record import Record
 from ..runs.grid import Address
 from ..runs.job import Job, Ready
+from ..runs.vectors import ReadyVector, VectorAddress, VectorJob
 from .messages import Begun
 from .readings import roughly_first
 
@@ -17,7 +18,7 @@ class GridWork:
     """The cells of a job with one source and one interpretation prompt, a rough grid first."""
 
     def __init__(self, job: Job) -> None:
-        (self.prompt,) = job.plan.prompts
+        self.prompts = job.plan.all_prompts
         (self._source,) = job.plan.sources
         self.settings = job.settings
         self._job = job
@@ -37,6 +38,28 @@ class GridWork:
 
     def record(self, ready: Ready, interpretation: Interpretation) -> Record:
         """A cell with its interpretation."""
+        return self._job.record(ready, interpretation)
+
+
+class VectorWork:
+    """The vectors of a job with one interpretation prompt."""
+
+    def __init__(self, job: VectorJob) -> None:
+        self.addresses = job.addresses
+        self.prompts = tuple(dict.fromkeys(address.prompt for address in job.addresses))
+        self.settings = job.settings
+        self._job = job
+
+    def begin(self) -> Begun:
+        """There is no grid."""
+        return Begun((), (), len(self.addresses))
+
+    def ready(self, addresses: Sequence[VectorAddress]) -> list[ReadyVector]:
+        """What the engine needs of some vectors."""
+        return self._job.ready(addresses)
+
+    def record(self, ready: ReadyVector, interpretation: Interpretation) -> Record:
+        """A vector with its interpretation."""
         return self._job.record(ready, interpretation)
 
 
