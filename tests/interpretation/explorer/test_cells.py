@@ -18,6 +18,7 @@ CHOICES = [
     {"layers": "1:4", "tokens": "last,0"},
     {"layers": [4, 0], "tokens": [1, -1]},
     {"layers": 2, "tokens": "mean(1:4),0,mean(0:2)"},
+    {"layers": "1:3", "tokens": "segment(1:2),0,segment(2:3)", "max_new_tokens": 2},
     {"minus": "ab cd eg"},
     {"minus": "ab", "tokens": "last,0"},
     {"place": "mlp_output"},

@@ -29,8 +29,11 @@ def test_they_are_those_of_interpret_vectors(client, tiny, options):
     ("vectors", "problem"),
     [
         ([[1.0, 2.0], [1.0]], "the vectors have 1, 2 numbers; give vectors of one size"),
-        ([[1.0, 2.0]], "vectors are torch.float32, 1 × 2; expected floating point numbers, n × 32"),
-        ([[]], "vectors are torch.float32, 1 × 0; expected floating point numbers, n × 32"),
+        (
+            [[1.0, 2.0]],
+            "vectors are torch.float32, 1 × 2; expected floating point numbers, n × 32, or n × placeholders × 32",
+        ),
+        ([[]], "vectors are torch.float32, 1 × 0; expected floating point numbers, n × 32, or n × placeholders × 32"),
         ([], "vectors: List should have at least 1 item after validation, not 0"),
     ],
 )

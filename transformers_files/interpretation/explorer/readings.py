@@ -46,8 +46,8 @@ class Readings:
         return self._kept[key]
 
     def _whole(self, source: Source, plan: Plan) -> tuple[Source, Plan]:
-        """So that another choice of layers and tokens finds the same. Means, segments and differences have no common whole, and
-        other places than the residual stream may have other sizes in other layers."""
+        """So that another choice of layers and tokens finds the same. Means, segments and differences have no common
+        whole, and other places than the residual stream may have other sizes in other layers."""
         if source.minus is None and all(isinstance(token, int) for token in source.tokens):
             source = replace(source, tokens=range(len(source.input_ids) + plan.prompt_output_tokens))
         layers = range(self._n_layers + 1) if plan.hook_point == RESIDUAL else plan.layers

@@ -62,9 +62,9 @@ class VectorJob:
         strength: float | str = 1.0,
         batch_size: int = 1,
     ) -> None:
-        """rows: `[n, hidden]` or `[n, placeholders, hidden]`, as `vector_rows` gives them. names, strength: see `interpret_vectors`.
+        """rows: `[n, hidden]` or `[n, placeholders, hidden]`, as `vector_rows` gives them.
 
-        batch_size: of the search for strengths. Raises ValueError.
+        names, strength: see `interpret_vectors`. batch_size: of the search for strengths. Raises ValueError.
         """
         self.settings = settings
         self._model, self._tokenizer, self._rows = model, tokenizer, rows
