@@ -22,6 +22,7 @@ collect_ignore_glob = (
     if MAJOR >= 5
     else [
         "interpretation/report/test_browser*.py",
+        "interpretation/explorer/browser/*",
         "scripts/test_notebook.py",
         *([] if hasattr(transformers, "Phi3ForCausalLM") else ["interpretation/models/test_rope.py"]),
     ]

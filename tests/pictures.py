@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
+from transformers import AutoModelForCausalLM
+from transformers.interpretation.explorer import Explorer
 from transformers.interpretation.interpretations import Interpretations, read_csv
+from transformers.interpretation.models.tokenizer import Tokenizer
 from transformers.interpretation.report import show, write_page
 from transformers.interpretation.runs.manifest import tokenizer_beside
 
@@ -19,11 +23,13 @@ COLOURS = 128
 
 
 def main(csv: str, example: str, folder: str) -> None:
-    """Write `report.png`, with the lowest cell that names the example's answer chosen, and `terminal.png`."""
-    results = read_csv(csv).with_token_texts(tokenizer_beside(Path(csv)))
+    """Write `explorer.png`, `terminal.png`, and `report.png`, where the lowest cell that names the answer is chosen."""
+    tokenizer = tokenizer_beside(Path(csv))
+    results = read_csv(csv).with_token_texts(tokenizer)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
+        save(explorer(page, tokenizer), Path(folder) / "explorer.png")
         save(report(page, results, example, Path(scratch)), Path(folder) / "report.png")
         save(terminal(page, results, example, Path(scratch)), Path(folder) / "terminal.png")
         browser.close()
@@ -55,6 +61,16 @@ def terminal(page: Page, results: Interpretations, example: str, scratch: Path) 
     page.set_viewport_size({"width": 1000, "height": 700})
     page.goto((scratch / "terminal.svg").as_uri())
     return page.locator("svg").first.screenshot()
+
+
+def explorer(page: Page, tokenizer: Tokenizer) -> bytes:
+    """The live page of the run's model as it opens, once all cells are there."""
+    model = AutoModelForCausalLM.from_pretrained(tokenizer.name_or_path)
+    with Explorer(model, tokenizer) as running:
+        page.goto(running.url)
+        expect(page.locator("#count")).to_have_text(re.compile("^[0-9]+ cells$"), timeout=300_000)
+        page.mouse.move(0, 0)
+        return page.screenshot()
 
 
 def save(screenshot: bytes, path: Path) -> None:

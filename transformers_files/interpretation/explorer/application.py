@@ -121,7 +121,7 @@ def _add_routes(app: FastAPI, served: Served) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether the server is there, and how much it has to do."""
-        return {"status": "ok", "queued_cells": scheduler.waiting}
+        return {"status": "stopping" if scheduler.is_closed else "ok", "queued_cells": scheduler.waiting}
 
     @app.post("/tokenize")
     async def tokenize(query: TokenizeQuery) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _about(served: Served) -> dict[str, Any]:
         "n_layers": len(decoder_layers(served.model)),
         "hidden_size": served.model.get_input_embeddings().weight.shape[-1],
         "chat": has_chat_template(served.tokenizer),
-        "interpretation_prompts": list(BUILT_IN),
+        "interpretation_prompts": [name for name, spec in BUILT_IN.items() if not spec.has_field],
         "replacing_modes": list(REPLACING_MODES),
         "defaults": {
             "interpretation_prompt": DEFAULT_PROMPT,

@@ -6,7 +6,8 @@ class Chips {
   constructor(node, field) {
     Object.assign(this, { node, field });
     node.addEventListener("click", ({ target }) => {
-      if (target.value) this.#press(target);
+      const chip = target.closest("button");
+      if (chip) this.#press(chip);
     });
     field.addEventListener("input", () => this.show());
   }

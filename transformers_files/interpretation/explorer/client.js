@@ -5,12 +5,47 @@ class Busy extends Refused {} // it will take the same request later
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+// A server may go without a word, as behind a tunnel that broke: a request that waits asks now and then whether it is there.
+class Watch {
+  // `signal` ends the request as well as the watch does.
+  constructor(signal) {
+    const gone = new AbortController();
+    this.signal = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal;
+    this.timer = setInterval(async () => {
+      if (!await serverAnswers()) {
+        this.isGone = true;
+        gone.abort();
+      }
+    }, 4000);
+  }
+
+  end() { clearInterval(this.timer); }
+
+  // What an error means that the request ended with.
+  explained(error) {
+    // A TypeError is how fetch names a connection that was refused or broke.
+    return this.isGone || error instanceof TypeError ? new ServerGone("The server does not answer.") : error;
+  }
+}
+
+async function serverAnswers() {
+  try {
+    const response = await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(8000) });
+    return response.ok && (await response.json()).status === "ok";
+  } catch {
+    return false;
+  }
+}
+
 async function ask(path, body, signal) {
+  const watch = new Watch(signal);
   let response;
   try {
-    response = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+    response = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: watch.signal });
   } catch (error) {
-    throw error.name === "AbortError" ? error : new ServerGone("The server does not answer.");
+    throw watch.explained(error);
+  } finally {
+    watch.end();
   }
   if (response.ok) return response;
   const { detail } = await response.json().catch(() => ({}));
@@ -19,12 +54,13 @@ async function ask(path, body, signal) {
 
 const askForJson = async (path, body, signal) => (await ask(path, body, signal)).json();
 
-// The cells that a query asks for, as they come: an iterator of [event, data] that ends with the stream's last event.
+// The cells that a query asks for, as they come: an iterator of [event, data] that ends after the last cell.
 async function* stream(query, signal) {
-  const response = await ask(query.minus === null ? "interpret" : "compare", query, signal);
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
+  const watch = new Watch(signal);
+  let reader, text = "";
   try {
+    const response = await ask(query.minus === null ? "interpret" : "compare", query, watch.signal);
+    reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await reader.read();
       if (done) throw new ServerGone("The server ended the answer early.");
@@ -33,24 +69,16 @@ async function* stream(query, signal) {
       text = events.pop();
       for (const event of events) {
         const [name, data] = event.split("\n").map((line) => line.slice(line.indexOf(": ") + 2));
-        if (name === "failed") throw await serverAnswers() ? new Refused(JSON.parse(data).detail) : new ServerGone("The server was stopped.");
+        if (name === "failed") throw await serverAnswers() ? new Refused(JSON.parse(data).detail) : new ServerGone("The server is being stopped.");
         if (name === "done") return;
         yield [name, JSON.parse(data)];
       }
     }
   } catch (error) {
-    if (error instanceof TypeError) throw new ServerGone("The server does not answer."); // how fetch names a broken connection
-    throw error;
+    throw watch.explained(error);
   } finally {
-    reader.cancel().catch(() => {});
-  }
-}
-
-async function serverAnswers() {
-  try {
-    return (await fetch("health")).ok;
-  } catch {
-    return false;
+    watch.end();
+    reader?.cancel().catch(() => {});
   }
 }
 
@@ -84,7 +112,7 @@ class Outage {
 
   async #wait() {
     this.#say("The server does not answer. Start it again with the same command: this page waits for it and goes on where it was.");
-    while (!await serverAnswers()) await pause(1000);
+    do await pause(700); while (!await serverAnswers());
     const { model } = await (await fetch("models")).json();
     if (model !== this.model) {
       this.#say(`The server now has another model, ${model}. Reload this page to use it.`);

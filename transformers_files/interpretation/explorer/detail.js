@@ -51,7 +51,7 @@ class Detail {
   #pinButton() {
     const { board, cell } = this.shown, isPinned = this.pinned?.cell === cell, button = element("button", "pin");
     button.type = "button";
-    button.textContent = isPinned ? "Now choose another cell" : this.pinned ? "Compare with none" : "Compare with another cell";
+    button.textContent = isPinned ? "Now choose another cell" : this.pinned ? "Stop comparing" : "Compare with another cell";
     button.setAttribute("aria-pressed", this.pinned !== null);
     button.addEventListener("click", () => {
       this.pinned = this.pinned ? null : { title: titleOf(board, cell), prompt: board.query.prompt, cell };

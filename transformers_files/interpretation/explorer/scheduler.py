@@ -144,6 +144,11 @@ class Scheduler:
         with self._changed:
             return sum(len(ticket.waiting) for ticket in self._turns if not ticket.is_released)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._is_closed
+
     def check_size(self, cells: int) -> None:
         """Raise ValueError for more cells than one request may have."""
         if cells > self._most_cells:

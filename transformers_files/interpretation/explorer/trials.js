@@ -67,23 +67,20 @@ class Trials {
     return [form, answer];
   }
 
-  // The same cell through every other built-in interpretation prompt.
+  // The same cell through every other built-in interpretation prompt, and sampled where the server does that.
   alternatives() {
-    const answer = answerArea(), show = button("Read it with the other prompts");
-    show.addEventListener("click", () => {
+    const answer = answerArea(), prompts = button("Read it with the other prompts");
+    prompts.addEventListener("click", () => {
       const others = about.interpretation_prompts.filter((name) => name !== this.query.interpretation_prompt);
-      this.#last(answer, (signal) => Promise.all(others.map((name) => this.#cells({ interpretation_prompt: name, question: null }, signal))), (found) => {
-        const list = element("dl", "alternatives");
-        found.forEach(([cell], at) => {
-          const said = element("dd");
-          said.append(...wordsOf(cell));
-          said.dir = "auto";
-          list.append(element("dt", "", others[at]), said);
-        });
-        return [list];
-      });
+      const each = (signal) => Promise.all(others.map((name) => this.#cells({ interpretation_prompt: name, question: null }, signal)));
+      this.#last(answer, each, (found) => [listOf(found.map(([cell], at) => [others[at], cell]))]);
     });
-    return [show, answer];
+    if (about.defaults.samples === undefined) return [prompts, answer];
+    const samples = button("Draw five samples");
+    samples.addEventListener("click", () => {
+      this.#last(answer, (signal) => this.#cells({ samples: 5 }, signal), (found) => [listOf(found.map((cell, at) => [`sample ${at + 1}`, cell]))]);
+    });
+    return [prompts, " ", samples, answer];
   }
 
   // What the model's own head reads off the same state.
@@ -124,8 +121,20 @@ class Trials {
   async #cells(changes, signal) {
     const found = [];
     for await (const [event, { cells }] of stream({ ...this.query, ...changes }, signal)) if (event === "cells") found.push(...cells);
-    return found.length === 1 ? found : found.filter((cell) => cell[TOKEN] === this.cell[TOKEN]);
+    return new Set(found.map(keyOf)).size === 1 ? found : found.filter((cell) => cell[TOKEN] === this.cell[TOKEN]);
   }
+}
+
+// Interpretations under their names.
+function listOf(named) {
+  const list = element("dl", "alternatives");
+  for (const [name, cell] of named) {
+    const said = element("dd");
+    said.append(...wordsOf(cell));
+    said.dir = "auto";
+    list.append(element("dt", "", name), said);
+  }
+  return list;
 }
 
 function verdict(ratio) {
@@ -165,10 +174,9 @@ function field(parent, name, control) {
 }
 
 function slider(parent, name, { min, max, step, value }) {
-  const input = field(parent, name, element("input")), shown = element("output");
+  const input = field(parent, name, element("input")), shown = element("span", "value");
   Object.assign(input, { type: "range", min, max, step, value });
   input.classList.remove("wide");
-  shown.htmlFor = input.id;
   const tell = () => { shown.textContent = Number(input.value).toFixed(2); };
   input.addEventListener("input", tell);
   tell();
