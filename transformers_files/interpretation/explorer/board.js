@@ -166,7 +166,7 @@ class Board {
     const best = this.lens.get(key);
     if (!best) return;
     const word = element("bdi", "lens-word", visibleText(best[0].text));
-    word.title = `logit lens: ${best.map((one) => `${JSON.stringify(one.text)} ${percent(1000 * one.probability)}`).join(", ")}`;
+    word.title = `${this.lensName} lens: ${best.map((one) => `${JSON.stringify(one.text)} ${percent(1000 * one.probability)}`).join(", ")}`;
     td.prepend(word);
   }
 }

@@ -27,7 +27,8 @@ class Detail {
       this.#section("Does it mean …?", ...trials.meaning()),
       this.#section("Alternatives", ...trials.alternatives()),
     ];
-    this.node.replaceChildren(this.#pinnedCard() ?? "", this.#card(titleOf(board, cell), cell), trials.lens(), this.#pinButton(), ...sections);
+    const lenses = about.lenses.map((name) => trials.lens(name));
+    this.node.replaceChildren(this.#pinnedCard() ?? "", this.#card(titleOf(board, cell), cell), ...lenses, this.#pinButton(), ...sections);
     this.node.scrollTop = 0;
   }
 
@@ -72,6 +73,6 @@ class Detail {
 }
 
 function titleOf(board, cell) {
-  const [index, text, source] = board.columnOf(cell), what = { difference: "difference", mean: "mean" }[source] ?? "token";
+  const [index, text, source] = board.columnOf(cell), what = { prompt: "token", output: "token" }[source] ?? source;
   return `layer ${cell[LAYER]} · ${what} ${index} ${text.slice(0, SHOWN)}`;
 }

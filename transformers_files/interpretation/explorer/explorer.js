@@ -1,5 +1,5 @@
 // The page: a form, one or two boards, and the panel of the chosen cell.
-let surest = 0, lensShown = false, chosenByReader = false, named = null;
+let surest = 0, chosenByReader = false, named = null;
 const boards = [];
 const outage = new Outage($("banner"), about.model);
 const detail = new Detail($("detail"), outage, adopt);
@@ -55,7 +55,7 @@ async function runBoard(board, query) {
   try {
     await board.run(query, outage);
     chooseBest(board);
-    if (lensShown) await showLens(board);
+    await showLens(board);
   } catch (error) {
     if (error.name !== "AbortError") board.say(error.message);
   }
@@ -128,25 +128,30 @@ function changed() {
   if (!detail.shown && n) boards.slice(0, 1).forEach(chooseBest);
 }
 
-// --- the logit lens ---
+// --- lenses ---
+const MOST_LENS_CELLS = 5000; // of one request
+
 async function showLens(board) {
-  const { query } = board, tokens = board.columns.filter(([, , source]) => source === "prompt").map(([index]) => index);
-  if (query === null || query.minus !== null || !tokens.length) return;
-  const asked = { prompt: query.prompt, raw: query.raw, layers: board.layers.join(","), tokens: tokens.join(","), k: 3 };
-  const { cells } = await persisting(() => askForJson("lens", asked), undefined, outage);
-  if (board.query !== query) return;
-  for (const { layer, token, top } of cells) board.lens.set(layer + "/" + token, top);
-  board.grid?.drawAllAnew();
+  const { query, layers } = board, lens = $("lens").value, tokens = board.columns.filter(([, , source]) => source === "prompt").map(([index]) => index);
+  if (!lens || query === null || !tokens.length) return;
+  if (query.minus !== null) throw new Refused("A lens reads states, not differences of states.");
+  board.lensName = lens;
+  const rows = Math.max(1, Math.floor(MOST_LENS_CELLS / tokens.length));
+  for (let from = 0; from < layers.length; from += rows) {
+    const asked = { prompt: query.prompt, raw: query.raw, layers: layers.slice(from, from + rows).join(","), tokens: tokens.join(","), k: 3, lens };
+    const { cells } = await persisting(() => askForJson("lens", asked), undefined, outage);
+    if (board.query !== query || $("lens").value !== lens) return;
+    for (const { layer, token, top } of cells) board.lens.set(layer + "/" + token, top);
+    board.grid?.drawAllAnew();
+  }
 }
 
-async function switchLens() {
-  lensShown = !lensShown;
-  $("lens").setAttribute("aria-pressed", lensShown);
+function switchLens() {
   for (const board of boards) {
     board.lens.clear();
     board.grid?.drawAllAnew();
-    if (lensShown && board.query?.minus != null) board.say("The logit lens reads states, not differences of states.");
-    else if (lensShown) showLens(board).catch(report);
+    board.say(null);
+    showLens(board).catch((error) => board.say(error.message));
   }
 }
 
@@ -172,7 +177,7 @@ $("trust").addEventListener("change", () => {
   surest = Number($("trust").value);
   for (const board of boards) board.grid?.drawAllAnew();
 });
-$("lens").addEventListener("click", switchLens);
+$("lens").addEventListener("change", switchLens);
 $("table").addEventListener("click", () => {
   const asTable = $("table").getAttribute("aria-pressed") !== "true";
   $("table").setAttribute("aria-pressed", asTable);

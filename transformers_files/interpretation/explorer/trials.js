@@ -67,7 +67,7 @@ class Trials {
     return [form, answer];
   }
 
-  // The same cell through every other built-in interpretation prompt, and sampled where the server does that.
+  // The same cell through every other built-in interpretation prompt, and drawn at random.
   alternatives() {
     const answer = answerArea(), prompts = button("Read it with the other prompts");
     prompts.addEventListener("click", () => {
@@ -75,21 +75,23 @@ class Trials {
       const each = (signal) => Promise.all(others.map((name) => this.#cells({ interpretation_prompt: name, question: null }, signal)));
       this.#last(answer, each, (found) => [listOf(found.map(([cell], at) => [others[at], cell]))]);
     });
-    if (about.defaults.samples === undefined) return [prompts, answer];
     const samples = button("Draw five samples");
+    let seed = 0;
     samples.addEventListener("click", () => {
-      this.#last(answer, (signal) => this.#cells({ samples: 5 }, signal), (found) => [listOf(found.map((cell, at) => [`sample ${at + 1}`, cell]))]);
+      const drawn = { samples: 5, seed: seed++ }; // others at every click
+      this.#last(answer, (signal) => this.#cells(drawn, signal), (found) => [listOf(found.map((cell, at) => [`sample ${at + 1}`, cell]))]);
     });
-    return [prompts, " ", samples, answer];
+    const buttons = element("p", "buttons");
+    buttons.append(samples, " ", prompts);
+    return [buttons, answer];
   }
 
-  // What the model's own head reads off the same state.
-  lens() {
-    const node = element("p", "numbers lens");
-    const { query, board, cell } = this;
+  // What a lens reads off the same state.
+  lens(name) {
+    const node = element("p", "numbers lens"), { query, board, cell } = this;
     if (query.minus !== null || board.columnOf(cell)[2] !== "prompt") return node;
-    askForJson("lens", { prompt: query.prompt, raw: query.raw, layers: query.layers, tokens: query.tokens, k: 3 }, this.signal).then(({ cells }) => {
-      node.append("logit lens:", ...cells[0].top.map(({ text, probability }) => {
+    askForJson("lens", { prompt: query.prompt, raw: query.raw, layers: query.layers, tokens: query.tokens, k: 3, lens: name }, this.signal).then(({ cells }) => {
+      node.append(`${name} lens:`, ...cells[0].top.map(({ text, probability }) => {
         const one = element("span");
         one.append(element("bdi", "", visibleText(text)), ` ${percent(1000 * probability)}`);
         return one;

@@ -180,7 +180,7 @@ def test_the_logit_lens_stands_beside_each_cell(open_page, explorer):
 
     page = open_page(explorer, prompt="abc", layers="0,4")
     expect_done(page, 8)
-    page.click("#lens")
+    page.select_option("#lens", "logit")
     expect(page.locator("td .lens-word")).to_have_count(3 * LAYERS)
     ids = torch.tensor([TOKENIZER.encode("abc")])
     best = MODEL(ids).logits[0, 1].softmax(-1).topk(3)
@@ -188,5 +188,5 @@ def test_the_logit_lens_stands_beside_each_cell(open_page, explorer):
     assert [float(found) for found in re.findall(r"([\d.]+)\u00a0%", title)] == pytest.approx(
         (100 * best.values).tolist(), abs=0.06
     )
-    page.click("#lens")
+    page.select_option("#lens", "")
     expect(page.locator("td .lens-word")).to_have_count(0)

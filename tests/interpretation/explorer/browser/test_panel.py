@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from explorer_page import QUICK, cell, cells_of, expect_done, wanted, words
+from explorer_page import MODEL, QUICK, TOKENIZER, cell, cells_of, expect_done, wanted, words
 from playwright.sync_api import expect
+from transformers.interpretation import interpret
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
+
+NUMBERS = {name: int(value) for name, value in QUICK.items()}
 
 
 @pytest.fixture
@@ -119,10 +122,21 @@ def test_a_text_that_the_cell_may_mean(page):
 
 
 def test_the_other_prompts(page):
-    section(page, "Alternatives").get_by_role("button").click()
+    section(page, "Alternatives").get_by_role("button", name="other prompts").click()
     answer = settled(section(page, "Alternatives").locator(".answer"))
     names = page.evaluate("about.interpretation_prompts.filter(name => name !== 'describe')")
     assert answer.locator("dt").all_text_contents() == names
+
+
+def test_samples_are_those_of_interpret_and_others_at_every_click(page):
+    drawn = section(page, "Alternatives")
+    for seed in (0, 1):
+        drawn.get_by_role("button", name="Draw five samples").click()
+        expect(drawn.locator("dt")).to_have_count(5)
+        answer = settled(drawn.locator(".answer"))
+        texts = ["".join(one.locator("span:not(.silent)").all_text_contents()) for one in answer.locator("dd").all()]
+        own = interpret(MODEL, TOKENIZER, "abc", raw=True, layers=[3], tokens=[1], samples=5, seed=seed, **NUMBERS)
+        assert texts == [record.interpretation_text.replace("\n", "⏎") for record in own]
 
 
 def test_two_cells_beside_each_other(page):
