@@ -3,6 +3,7 @@
     python scripts/benchmark.py                      # minutes: a table
     python scripts/benchmark.py --quick              # under a minute: one round of few short texts
     python scripts/benchmark.py --json FILE          # also the numbers
+    python scripts/benchmark.py --guidance           # what guidance costs per token, and nothing else
 
 Three ways to the same interpretations, with relevancy, of hidden embeddings of the embedded model:
 
@@ -32,6 +33,7 @@ from typing import Any
 
 import torch
 import transformers
+from common.benchmark_guidance import guidance_cost, guidance_line
 from common.benchmark_ways import FACTS, NEW_TOKENS, Outcome, Process, Result
 from common.program import REFUSED, check_files, fail
 from transformers.interpretation.models.loading import resolve_dtype
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     parser.add_argument("--quick", action="store_true", help="under a minute: one round of few short texts")
+    parser.add_argument("--guidance", action="store_true", help="only what guidance costs per token")
     parser.add_argument("--rounds", type=int, help="turns of each way (default: 3)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -65,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     new_tokens = 8 if options.quick else NEW_TOKENS
     rounds = options.rounds or (1 if options.quick else 3)
     cells = cells_of_layers([16])[:8] if options.quick else cells_of_layers(range(0, LAYERS, 4))
+
+    if options.guidance:
+        engines = {dtype: Process("engine", dtype, options.threads, new_tokens) for dtype in DTYPES}
+        costs = {dtype: guidance_cost(engine, QUESTION, cells, rounds) for dtype, engine in engines.items()}
+        for engine in engines.values():
+            engine.stop()
+        print("\n".join(guidance_line(dtype, cost) for dtype, cost in costs.items()))
+        write(options.json, {"machine": machine(options.threads), "cells": len(cells), "guidance": costs})
+        return 0
 
     ways = {(name, dtype): Process(name, dtype, options.threads, new_tokens) for dtype in DTYPES for name in WAYS}
     lean = dict.fromkeys(DTYPES, USUAL_BATCH)
@@ -84,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     sizes, repeats = ((4, 8), 1) if options.quick else ((256, 4096), 3)
     report["flatness"], report["flatness_memory"] = flatness(ways["engine", shipped], sizes, repeats)
+    engines = {dtype: ways["engine", dtype] for dtype in DTYPES}
+    report["guidance"] = {dtype: guidance_cost(engine, QUESTION, cells, rounds) for dtype, engine in engines.items()}
     report["matmul_fraction"] = {dtype: matmul_fraction(ways, outcomes, dtype, cells) for dtype in DTYPES}
     if not options.quick:
         report["whole_grid"] = whole_grid(ways, shipped)
@@ -92,10 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for process in ways.values():
         process.stop()
     print(table(report))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write(options.json, report)
     return 0
+
+
+def write(place: Path | None, report: dict[str, Any]) -> None:
+    """The numbers, if a file was named for them."""
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def cells_of_layers(layers: Sequence[int]) -> list[int]:
@@ -280,6 +299,7 @@ def table(report: dict[str, Any]) -> str:
         f"Seconds per cell: {few:.4f} at {small} cells, {many:.4f} at {large} ({many / few:.2f}×); "
         f"peak memory {memory[small] / 1e9:.2f} and {memory[large] / 1e9:.2f} GB."
     )
+    lines += [guidance_line(dtype, cost) for dtype, cost in report["guidance"].items()]
     return "\n".join(lines)
 
 

@@ -1,12 +1,13 @@
-"""How accurate a model's interpretations are, layer by layer: six measures, with lenses and controls.
+"""How accurate a model's interpretations are, layer by layer: seven measures, with lenses and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Measures, all but the last by default: answer recovery, whether the interpretations that are trusted most are right, the
-next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a paraphrase
-is interpreted; and privileged, whether the vector is read or the text (a copy of the model learns about invented
-persons, which takes minutes and the package peft). Writes a JSON file and, with matplotlib, figures; prints tables. The
+Measures, all but the last two by default: answer recovery, whether the interpretations that are trusted most are right,
+the next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a
+paraphrase is interpreted; privileged, whether the vector is read or the text (a copy of the model learns about invented
+persons, which takes minutes and the package peft); and echoes, how often interpretations of examples say words of the
+interpretation prompt. Writes a JSON file and, with matplotlib, figures; prints tables. The
 JSON file also calibrates trust on your model: python -m transformers.interpretation.report FILE.csv --calibration
 evaluation.json. Intervals are 95 % bootstrap intervals over facts, entities or persons.
 """
@@ -22,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.evaluation_echoes import echoes_section
 from common.evaluation_privileged import facts_section, persons_sections
 from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 DEPTHS = (0.5, 0.65, 0.8)
 """Recovery at any layer is reported up to these depths: deeper, the answer can be decoded from the output layer."""
 USUAL = ("recovery", "trust", "identity", "entities", "faithfulness")
-MEASURES = (*USUAL, "privileged")
+MEASURES = (*USUAL, "privileged", "echoes")
 COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
 """Shares of the interpretations, those that are trusted most."""
 
@@ -63,10 +65,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     half = "of the facts and entities (default: held-out)"
     add("--half", default="held-out", choices=("tuning", "held-out"), help=half)
-    names = f"of: {', '.join(MEASURES)} (default: all but privileged, which fine-tunes a copy of the model)"
+    names = f"of: {', '.join(MEASURES)} (default: {', '.join(USUAL)})"
     add("--measures", nargs="+", choices=MEASURES, default=USUAL, metavar="NAME", help=names)
     add("--entities", type=Path, default=EXAMPLES / "entities.json", metavar="FILE.json", help="default: the project's")
     add("--lens", nargs="+", type=Path, default=[], metavar="FILE", help="fit_lens.py's, next to the logit lens")
+    texts = "what echoes are looked for in (default: the demo's)"
+    add("--examples", type=Path, default=EXAMPLES / "demo.json", metavar="FILE.json", help=texts)
     persons = "the invented persons of privileged (default: the project's)"
     add("--persons", type=Path, default=EXAMPLES / "persons.json", metavar="FILE.json", help=persons)
     add("--epochs", type=int, default=40, metavar="N", help="of learning about the persons (default: 40)")
@@ -87,11 +91,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
         read_facts,
         read_persons,
     )
+    from transformers.interpretation.prompts.examples import read_examples
     from transformers.interpretation.prompts.index_selection import Selection
     from transformers.interpretation.prompts.interpretation_prompt import find_spec
 
     inputs = {"the facts": arguments.facts, "the entities": arguments.entities, "the maps": arguments.mapping}
-    inputs |= {"the persons": arguments.persons} | {f"the lens {path}": path for path in arguments.lens}
+    inputs |= {"the persons": arguments.persons, "the examples": arguments.examples}
+    inputs |= {f"the lens {path}": path for path in arguments.lens}
     inputs["the interpretation prompt"] = Path(arguments.interpretation_prompt)
     inputs |= files_of_models(arguments.model)
     try:
@@ -105,6 +111,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         if "privileged" in arguments.measures:
             check_peft()
             persons = read_persons(arguments.persons)
+        examples = read_examples(arguments.examples) if "echoes" in arguments.measures else []
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         settings = InterpretationSettings.of(vars(arguments))
         maps = None if arguments.mapping is None else MapsFile.read(arguments.mapping)
@@ -136,6 +143,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if "privileged" in arguments.measures:
         up_to = depths(layers, loaded.n_layers)
         measured |= persons_sections(interpreter, persons, arguments.half, layers, up_to, learning)
+    if "echoes" in arguments.measures:
+        measured["echoes"] = echoes_section(interpreter, examples, layers)
     measured["seconds"] = round(time.monotonic() - began, 1)
     print("\n\n".join(tables(measured)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

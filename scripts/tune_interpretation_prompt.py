@@ -1,9 +1,10 @@
-"""Find the interpretation prompt that recovers most answers on your model, and write it as a JSON file.
+"""Find the interpretation prompt and settings that recover most answers on your model; the prompt goes to a JSON file.
 
     python scripts/tune_interpretation_prompt.py --model meta-llama/Llama-3.1-8B-Instruct --output tuned.json
     python scripts/evaluate_interpretations.py --model … --interpretation-prompt tuned.json …   # as printed at its end
 
-Searches on the tuning half of the facts alone. What it finds must be judged on the held-out half, once, by
+Wording, strength, placeholders, insert layer, mode, guidance, deep gain and stop are varied one at a time, on the
+tuning half of the facts alone. What it finds must be judged on the held-out half, once, by
 evaluate_interpretations.py.
 """
 
@@ -73,14 +74,14 @@ def tune(arguments: argparse.Namespace) -> int:
     print(f"{len(known)} known facts of the tuning half, layers {', '.join(map(str, layers))}")
     began = time.monotonic()
     for trial in search.run(loaded.deepest_insert_layer):
-        print(f"{described(trial.candidate):<62}{trial.net}", flush=True)
+        print(f"{described(trial.candidate):<106}{trial.net}", flush=True)
     write(arguments.output, search.best(), list(search.trials.values()))
     best = search.best().candidate
     print(
         f"best in {time.monotonic() - began:,.0f} s: {described(best)}, one interpretation per reported one\n"
         f"{arguments.output}: use it with --interpretation-prompt {arguments.output} "
         f"--insert-layer {best.insert_layer} --replacing-mode {best.replacing_mode} "
-        f"--overlay-strength {best.strength:g}"
+        f"--overlay-strength {best.strength:g} --guidance {best.guidance:g} --deep-gain {best.deep_gain:g}"
     )
     return 0
 
@@ -99,7 +100,8 @@ def evenly(facts: Sequence, most: int) -> list:
 def described(candidate: Candidate) -> str:
     return (
         f"{candidate.name}, {candidate.placeholders} at layer {candidate.insert_layer}, {candidate.replacing_mode} "
-        f"{candidate.strength:g}"
+        f"{candidate.strength:g}, guidance {candidate.guidance:g}, deep gain {candidate.deep_gain:g}"
+        f"{', to the line break' if candidate.stop else ''}"
     )
 
 
@@ -107,7 +109,7 @@ def write(output: Path, best: Trial, trials: Sequence[Trial]) -> None:
     """The prompt, and next to it everything that was tried."""
     output.parent.mkdir(parents=True, exist_ok=True)
     spec = best.candidate.spec()
-    prompt = {"name": output.stem, "sequence": list(spec.sequence)}
+    prompt = {"name": output.stem, "sequence": list(spec.sequence)} | ({"stop": spec.stop} if spec.stop else {})
     output.write_text(json.dumps(prompt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     tried = json.dumps([asdict(trial) for trial in trials], indent=1, ensure_ascii=False)
     trials_of(output).write_text(tried + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Way:
         """Interpret and time. batch_size: of the baseline and the lean way."""
         vectors = self.vectors(question, numbers)
         if self.name == "engine":
-            return self._engine(vectors)
+            return self._engine(vectors, self.settings)
         passes = _baseline_passes if self.name == "baseline" else _lean_passes
         starts = range(0, len(vectors), batch_size)
         parts = [
@@ -90,12 +90,23 @@ class Way:
         ]
         return Outcome(sum(part.seconds for part in parts), [result for part in parts for result in part.results])
 
-    def _engine(self, vectors: Sequence[torch.Tensor]) -> Outcome:
+    def guided(self, question: str, numbers: Sequence[int], guidance: float) -> Outcome:
+        """The engine with so much guidance, in seconds of CPU time: a few percent drown in a shared machine's load.
+
+        No token ends a text, so that all are equally long: the last rows of a batch cost more than the first.
+        """
+        ends, self.model.generation_config.eos_token_id = self.model.generation_config.eos_token_id, None
+        vectors, began = self.vectors(question, numbers), time.process_time()
+        outcome = self._engine(vectors, replace(self.settings, guidance=guidance))
+        self.model.generation_config.eos_token_id = ends
+        return replace(outcome, seconds=time.process_time() - began)
+
+    def _engine(self, vectors: Sequence[torch.Tensor], settings: InterpretationSettings) -> Outcome:
         began = time.perf_counter()
         results = []
         for start in range(0, len(vectors), CHUNK):
             cells = [Cell(vector, self.prompt) for vector in vectors[start : start + CHUNK]]
-            for found in interpret_chunk(self.model, cells, self.settings, batch_size=self.engine_batch):
+            for found in interpret_chunk(self.model, cells, settings, batch_size=self.engine_batch):
                 results.append(Result(found.token_ids, found.probabilities, found.relevancy))
         return Outcome(time.perf_counter() - began, results)
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.evaluation_echoes import echoes_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -44,7 +46,9 @@ def tables(measured: dict[str, Any]) -> list[str]:
         if title in measured
     ]
     trust = [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
-    return by_layer + trust + ([_learned(measured["invented persons"])] if "invented persons" in measured else [])
+    learned = [_learned(measured["invented persons"])] if "invented persons" in measured else []
+    echoes = [echoes_text(measured["echoes"])] if "echoes" in measured else []
+    return by_layer + trust + learned + echoes
 
 
 def _learned(persons: dict[str, Any]) -> str:

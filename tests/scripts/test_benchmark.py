@@ -54,6 +54,8 @@ class Recorded:
             seconds = SECONDS[self.name.removesuffix("-eager")] / speed
             text = 7 if self.dtype == "float32" else 8
             return Outcome(seconds * len(numbers), [said(text) if n % 2 else said(7) for n in numbers])
+        if method == "guided":
+            return Outcome((2.0 + args[2]) * len(args[1]), [said(7, 8)] * len(args[1]))
         memory = MEMORY[self.name.removesuffix("-eager")] / (1 if self.dtype == "float32" else 2)
         return {"peak_memory": memory, "matmul": (3e9, 1e9), "recovered_answers": 0.25}[method]
 
@@ -80,11 +82,31 @@ def test_the_numbers_it_writes(tmp_path, monkeypatch, capsys, quick):
     grid = {"float32": pytest.approx(4), "bfloat16": pytest.approx(4), "as_shipped": pytest.approx(8)}
     memory = {"float32": 0.25, "bfloat16": 0.25, "as_shipped": 0.125}
     assert numbers.get("whole_grid") == (None if quick else {"cells": 496, **grid, "memory_ratio": memory})
+    assert numbers["guidance"]["float32"] == {"guidance": 0.5, "raw": 1.0, "guided": 1.25, "ratio": 1.25}
     cells = numbers["cells"]
     assert numbers["matmul_fraction"] == {"float32": pytest.approx(1.5 / cells), "bfloat16": pytest.approx(3 / cells)}
     table = capsys.readouterr().out
     assert "| engine over baseline | 4.00× | 4.00× |" in table
     assert "engine bfloat16 over baseline float32: 8.00×, 0.12 of its memory" in table
+
+
+def test_what_guidance_costs_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "Process", Recorded)
+    assert main(["--guidance", "--json", str(tmp_path / "numbers.json")]) == 0
+    assert set(json.loads((tmp_path / "numbers.json").read_text())) == {"machine", "cells", "guidance"}
+    assert (
+        "Guidance 0.5, bfloat16: 1250.00 ms of CPU time per token, 1000.00 without it (1.250×)."
+        in capsys.readouterr().out
+    )
+
+
+def test_guided_texts_are_those_of_the_settings(embedded_folder):
+    way = Way("engine", "float32", 4)
+    cells = [12 * benchmark.TOKENS + token for token in range(8)]
+    raw, guided = (way.guided(benchmark.QUESTION, cells, guidance).results for guidance in (0.0, 0.5))
+    assert raw == way.run(benchmark.QUESTION, cells).results
+    assert way.model.generation_config.eos_token_id is not None
+    assert [one.token_ids for one in guided] != [one.token_ids for one in raw]
 
 
 def test_the_three_ways_say_the_same(embedded_folder):

@@ -52,6 +52,19 @@ def arguments(folder, output, *more):
     return [str(word) for pair in options.items() for word in pair] + list(more)
 
 
+def test_echoes_of_the_prompt_are_told(folder, tmp_path, capsys):
+    output = tmp_path / "evaluation.json"
+    write_json(tmp_path / "examples.json", {"examples": [{"prompt": "pa", "raw": True}]})
+    write_json(tmp_path / "prompt.json", {"text": "so wide: _", "placeholder": "_"})
+    more = ["--measures", "echoes", "--examples", str(tmp_path / "examples.json")]
+    more += ["--interpretation-prompt", str(tmp_path / "prompt.json")]
+    assert main(arguments(folder, output, *more)) == 0
+    echoes = json.loads(output.read_text())["echoes"]
+    assert echoes["interpretations"] == 4 * len(TOKENIZER.encode("pa"))
+    assert set(echoes["words"]) == {"so", "wide"}
+    assert "the interpretation prompt's own words in" in capsys.readouterr().out
+
+
 def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
     output = tmp_path / "new" / "evaluation.json"
     assert main(arguments(folder, output, "--half", "tuning")) == 0

@@ -108,3 +108,13 @@ def test_invented_persons_are_enough_halved_and_of_balanced_values():
             assert set(Counter(person[attribute] for person in some).values()) == {3}
     values = {person[attribute].casefold() for person in persons for attribute in attributes}
     assert values.isdisjoint(word.casefold() for word in words)
+
+
+def test_the_default_prompt_says_nothing_that_is_asked_for():
+    """No value of an invented person and no entity of the held-out half is a word of its examples."""
+    persons = json.loads((FOLDER / "persons.json").read_text(encoding="utf-8"))
+    entities = json.loads((FOLDER / "entities.json").read_text(encoding="utf-8"))["entities"]
+    held_out = {entity["prompt"] for entity in entities if entity["half"] == "held-out"}
+    values = {person[attribute] for person in persons["persons"] for attribute in persons["phrases"]}
+    text = find_spec(DEFAULT_PROMPT).sequence[0]
+    assert not {word for word in values | held_out if names(word, text)}

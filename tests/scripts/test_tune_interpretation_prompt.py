@@ -29,13 +29,19 @@ def test_facts_are_spread_evenly():
 
 def test_the_best_of_each_round_is_kept(monkeypatch):
     """With a score that is known, one thing at a time leads to its maximum."""
-    facts = [Fact("r", f"of {answer}s", answer, "tuning", "q") for answer in ("Rome", "Oslo", "Lima", "Bonn", "Cairo")]
+    facts = [
+        Fact("r", f"of {answer}s", answer, "tuning", "q")
+        for answer in ("Rome", "Oslo", "Lima", "Bonn", "Cairo", "Kiev", "Baku", "Riga")
+    ]
     aim = {
         "name": "words",
         "placeholders": 2,
         "insert_layer": 3,
         "strength": 4.0,
         "replacing_mode": "norm_matched_addition",
+        "guidance": 1.0,
+        "deep_gain": 2.0,
+        "stop": "\n",
     }
     tried = []
 
@@ -47,8 +53,12 @@ def test_the_best_of_each_round_is_kept(monkeypatch):
             settings.insert_layer == aim["insert_layer"],
             settings.overlay_strength == aim["strength"],
             settings.replacing_mode == aim["replacing_mode"],
+            settings.guidance == aim["guidance"],
+            settings.deep_gain == aim["deep_gain"],
+            interpreter.prompt.stop is not None,
         ]
-        how = settings.insert_layer, settings.overlay_strength, settings.replacing_mode
+        how = settings.insert_layer, settings.overlay_strength, settings.replacing_mode, settings.guidance
+        how += settings.deep_gain, interpreter.prompt.stop is not None
         tried.append((interpreter.prompt.name, count, *how))
         texts = [fact.answer if index < sum(is_so) else "" for index, fact in enumerate(facts)]
         return [[Said(Interpretation((1,), (0.5,), (0.5,)), (text,))] for text in texts]
@@ -60,7 +70,12 @@ def test_the_best_of_each_round_is_kept(monkeypatch):
     assert found.best().candidate == Candidate(search.WORDINGS["words"], **aim)
     assert found.best().net.value == 1
     assert max(layer for _, _, layer, *_ in tried) == 5
-    assert {mode for *_, mode in tried} == {"addition", "norm_matched_addition", "norm_matched", "normalized"}
+    assert {mode for _, _, _, _, mode, *_ in tried} == {
+        "addition",
+        "norm_matched_addition",
+        "norm_matched",
+        "normalized",
+    }
 
 
 def test_what_is_named_for_another_fact_does_not_count(monkeypatch):
@@ -97,6 +112,10 @@ def test_a_prompt_file_and_everything_that_was_tried(folder, capsys):
     assert all(trial["candidate"]["insert_layer"] <= 1 for trial in trials)
     out = capsys.readouterr().out
     assert f"--insert-layer {best['insert_layer']} --replacing-mode {best['replacing_mode']} --overlay" in out
+    assert f"--guidance {best['guidance']:g} --deep-gain {best['deep_gain']:g}" in out
+    assert spec.stop == best["stop"]
+    for name, tried in (("guidance", search.GUIDANCE), ("deep_gain", search.DEEP_GAINS), ("stop", search.STOPS)):
+        assert {trial["candidate"][name] for trial in trials} == set(tried)
 
 
 def test_no_facts_are_refused(folder, capsys):

@@ -104,6 +104,26 @@ def test_only_plausible_tokens_are_chosen():
         assert (int(best), float(probability)) == (token, pytest.approx(float(p[0, token].exp())))
 
 
+@pytest.mark.parametrize("plausibility", [0.0, 0.1, 1.0])
+def test_every_row_is_scored_as_the_whole_vocabulary_would_be(plausibility):
+    """Against all scores of all tokens, in more rows than are read at once, with ties and with a row that has NaN."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(-8, 8, (21, 50), generator=generator).float() / 4  # quarters: many are equal
+    without = torch.randint(-8, 8, (5, 50), generator=generator).float() / 4
+    rows = torch.randint(5, (21,), generator=generator)
+    logits[13, 7] = math.nan
+    tokens, probabilities = guided_tokens(logits, without, rows, 0.5, plausibility)
+    for row in range(21):
+        if row == 13:
+            assert math.isnan(probabilities[row])
+            continue
+        score = logits[row] + 0.5 * (logits[row] - without[rows[row]])
+        p = logits[row].softmax(-1)
+        score[p < plausibility * p.max() * (1 - 1e-6)] = -math.inf
+        assert int(tokens[row]) == int((score == score.max()).nonzero()[0])  # the first of equals
+        assert float(probabilities[row]) == pytest.approx(float(p[tokens[row]]))
+
+
 def test_tokens_that_a_model_never_says_stay_unsaid():
     p = torch.tensor([[0.0, -math.inf, -1.0]])
     best, _ = guided_tokens(p, torch.tensor([[0.0, -math.inf, -math.inf]]), torch.tensor([0]), 1.0, 0.0)

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from .baselines import answer_ranks, lens_ranks, lens_shares, own_layer_shares, shares_among_best
+from .echoes import Echoes, echoes_in, score_echoes
 from .entities import KindShares, names_kind, score_kinds
 from .faithfulness import Faithfulness, Returns, score_faithfulness
 from .identity import NextToken, next_token_shares
@@ -28,6 +29,7 @@ __all__ = [
     "HALVES",
     "Answers",
     "Candidate",
+    "Echoes",
     "Entity",
     "Estimate",
     "Fact",
@@ -49,6 +51,7 @@ __all__ = [
     "answer_ranks",
     "calibrate",
     "check_peft",
+    "echoes_in",
     "estimate",
     "known_facts",
     "last_token_states",
@@ -67,6 +70,7 @@ __all__ = [
     "read_persons",
     "read_text",
     "score_cells",
+    "score_echoes",
     "score_faithfulness",
     "score_kinds",
     "separation",

@@ -1,8 +1,9 @@
 """Search for the interpretation prompt and settings that recover most answers of the tuning half.
 
 One thing is varied at a time, and the best kept: the wording with the strength, then the number of placeholders, the
-insert layer, the strength again, and the replacing mode. What is compared is the share of facts named at any of the
-layers, net of what is named for another fact; random vectors are left for the final evaluation.
+insert layer, the strength again, the replacing mode, guidance, the gain of deep states, and whether it ends at the line
+break. What is compared is the share of facts named at any of the layers, net of what is named for another fact; random
+vectors are left for the final evaluation.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 FIRST_STRENGTHS = (1.0, 3.0)
 MODES = (("norm_matched_addition", None), ("norm_matched", 1.0), ("normalized", 1.0))
 """Replacing modes beside addition, and their strength: of the best so far, or all of the embedding where they blend."""
+GUIDANCE = (0.0, 0.5, 1.0, 2.0)
+DEEP_GAINS = (1.0, 2.0, 4.0)
+STOPS = ("", "\n")
+"""Nothing that follows the line break of a list is about the vector; it may name an answer by chance."""
 FIRST_LAYER = 2
 """Where to begin."""
 
@@ -56,12 +61,23 @@ class Candidate:
     """Of the embedding. In addition a state of a deep layer outweighs what was there many times, and what the layers on
     its way add to it turns it the less, the longer it is."""
     replacing_mode: str = "addition"
+    guidance: float = 0.0
+    deep_gain: float = 1.0
+    stop: str = ""
+    """Of the interpretation prompt."""
 
     def spec(self) -> InterpretationPromptSpec:
-        return InterpretationPromptSpec(self.name, sequence=(self.wording, *[0] * self.placeholders))
+        return InterpretationPromptSpec(self.name, sequence=(self.wording, *[0] * self.placeholders), stop=self.stop)
 
     def settings(self, max_new_tokens: int) -> InterpretationSettings:
-        return InterpretationSettings(self.insert_layer, self.replacing_mode, self.strength, max_new_tokens)
+        return InterpretationSettings(
+            self.insert_layer,
+            self.replacing_mode,
+            self.strength,
+            max_new_tokens,
+            guidance=self.guidance,
+            deep_gain=self.deep_gain,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,9 @@ class Search:
             lambda best: (
                 replace(best, replacing_mode=mode, strength=strength or best.strength) for mode, strength in MODES
             ),
+            lambda best: (replace(best, guidance=guidance) for guidance in GUIDANCE),
+            lambda best: (replace(best, deep_gain=gain) for gain in DEEP_GAINS),
+            lambda best: (replace(best, stop=stop) for stop in STOPS),
         ]
         for around in rounds:
             yield from self._try(around(self.best().candidate))

@@ -111,11 +111,18 @@ def guided_tokens(
         rows: `[n]`, the row of `without` that q of each row is of.
         guidance, plausibility: at least 0; from 0 (all tokens) to 1 (the most probable alone).
     """
+    margin = _margin(plausibility)
     tokens, probabilities = [], []
     for piece, beside in zip(_pieces(logits), rows.split(_rows_at_once(logits))):
-        token = _guided_scores(piece, without[beside], guidance, plausibility).max(-1).indices
-        tokens.append(token)
-        probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])
+        # Few tokens are plausible: to score them alone takes half the time of scoring the whole vocabulary.
+        row, token = (piece >= piece.amax(-1, keepdim=True) + margin).nonzero(as_tuple=True)
+        value = piece[row, token]
+        # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
+        score = value + guidance * (value - without[beside[row], token].float())
+        score = score.masked_fill(value == -math.inf, -math.inf)
+        best = _first_best(row, token, score, rows=len(piece))
+        tokens.append(best)
+        probabilities.append((piece.gather(-1, best[:, None])[:, 0] - piece.logsumexp(-1)).exp())
     return torch.cat(tokens), torch.cat(probabilities)
 
 
@@ -151,6 +158,16 @@ def sampled_tokens(
     return torch.cat(tokens), torch.cat(probabilities)
 
 
+def _first_best(row: torch.Tensor, token: torch.Tensor, score: torch.Tensor, *, rows: int) -> torch.Tensor:
+    """The first of the best tokens of each row `[rows]`; token 0 of a row that has none.
+
+    row, token, score: `[n]` each, by ascending row and token.
+    """
+    best = score.new_full((rows,), -math.inf).scatter_reduce(0, row, score, "amax")
+    first = score == best[row]
+    return token.new_zeros(rows).scatter_reduce(0, row[first], token[first], "amin", include_self=False)
+
+
 def probabilities_of(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """float32 probability of each token `[n]` after the row `[n]` of logits `[rows, vocabulary]`."""
     normalizer = torch.cat([piece.logsumexp(-1) for piece in _pieces(logits)])
@@ -168,10 +185,14 @@ def input_device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if model.device.type == "meta" else model.device
 
 
+def _margin(plausibility: float) -> float:
+    """How far below the best logit a plausible one may lie."""
+    return math.log(plausibility) if plausibility else -math.inf
+
+
 def _guided_scores(piece: torch.Tensor, without: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:
     """log p + guidance · (log p − log q), up to a number per row; −infinity for tokens that are not plausible."""
-    margin = math.log(plausibility) if plausibility else -math.inf
-    plausible = (piece >= piece.amax(-1, keepdim=True) + margin) & (piece > -math.inf)
+    plausible = (piece >= piece.amax(-1, keepdim=True) + _margin(plausibility)) & (piece > -math.inf)
     # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
     return torch.where(plausible, piece + guidance * (piece - without.float()), -math.inf)
 

@@ -19,6 +19,10 @@ LENGTH, END_OF_SEQUENCE, STOP, LOOP = "length", "end of sequence", "stop", "loop
 """What can end an interpretation."""
 REPETITIONS = 3
 """So many times running the same piece of text is a loop."""
+PUNCTUATION_REPETITIONS = 4
+"""Of a piece of punctuation alone: three dots are an ellipsis, also where each is a token."""
+_HALF_A_CHARACTER = "\ufffd"
+"""What tokens decode to that are bytes of a character."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,22 @@ class Stop:
         return text if end < 0 else text[:end]
 
     def _loops(self, token_ids: Sequence[int]) -> bool:
-        """Whether the last tokens are the same ones three times over, with a letter in them: 1000 is a number."""
+        """Whether the last tokens are the same ones several times over, and neither a number (1000) nor white space."""
         for length in range(1, len(token_ids) // REPETITIONS + 1):
-            last = token_ids[-length:]
-            blocks = [token_ids[-length * number : len(token_ids) - length * (number - 1)] for number in (2, 3)]
-            if all(list(block) == list(last) for block in blocks) and any(map(str.isalpha, self._decode(last))):
-                return True
+            last = list(token_ids[-length:])
+            if list(token_ids[-length * REPETITIONS :]) == last * REPETITIONS:
+                needed = self._repetitions(last)
+                if needed is not None and list(token_ids[-length * needed :]) == last * needed:
+                    return True
         return False
+
+    def _repetitions(self, token_ids: Sequence[int]) -> int | None:
+        """How many times running these tokens are a loop; None: never."""
+        piece = self._decode(token_ids)
+        if any(map(str.isalpha, piece)):
+            return REPETITIONS
+        is_punctuation = piece.strip() and not any(map(str.isalnum, piece)) and _HALF_A_CHARACTER not in piece
+        return PUNCTUATION_REPETITIONS if is_punctuation else None
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return text_of(self.tokenizer, token_ids, clean_up_tokenization_spaces=False)
