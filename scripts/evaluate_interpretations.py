@@ -1,13 +1,14 @@
-"""How accurate a model's interpretations are, layer by layer: seven measures, with lenses and controls.
+"""How accurate a model's interpretations are, layer by layer: eight measures, with lenses and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Measures, all but the last two by default: answer recovery, whether the interpretations that are trusted most are right,
-the next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a
+Measures, all but the last three by default: answer recovery, whether the interpretations that are trusted most are
+right, the next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a
 paraphrase is interpreted; privileged, whether the vector is read or the text (a copy of the model learns about invented
-persons, which takes minutes and the package peft); and echoes, how often interpretations of examples say words of the
-interpretation prompt. Writes a JSON file and, with matplotlib, figures; prints tables. The
+persons, which takes minutes and the package peft); echoes, how often interpretations of examples say words of the
+interpretation prompt; and roundtrip, whether words that lead back to their vector are right more often. Writes a JSON
+file and, with matplotlib, figures; prints tables. The
 JSON file also calibrates trust on your model: python -m transformers.interpretation.report FILE.csv --calibration
 evaluation.json. Intervals are 95 % bootstrap intervals over facts, entities or persons.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.evaluation_echoes import echoes_section
 from common.evaluation_privileged import facts_section, persons_sections
+from common.evaluation_roundtrip import roundtrip_section
 from common.evaluation_views import draw, figures, tables
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
 from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options, settings_names
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 DEPTHS = (0.5, 0.65, 0.8)
 """Recovery at any layer is reported up to these depths: deeper, the answer can be decoded from the output layer."""
 USUAL = ("recovery", "trust", "identity", "entities", "faithfulness")
-MEASURES = (*USUAL, "privileged", "echoes")
+MEASURES = (*USUAL, "privileged", "echoes", "roundtrip")
 COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
 """Shares of the interpretations, those that are trusted most."""
 
@@ -175,11 +177,11 @@ def measure(
 
     model, tokenizer = interpreter.model, interpreter.tokenizer
     measured: dict[str, Any] = {}
-    if {"recovery", "trust", "faithfulness", "privileged"} & set(wanted):
+    if {"recovery", "trust", "faithfulness", "privileged", "roundtrip"} & set(wanted):
         known = known_facts(model, tokenizer, facts)
         measured |= {"facts": len(facts), "known facts": len(known)}
         print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
-    if {"recovery", "trust"} & set(wanted):
+    if {"recovery", "trust", "roundtrip"} & set(wanted):
         cells = score_cells(interpreter, known, layers)
     if "recovery" in wanted:
         measured["answer recovery"] = answer_recovery(interpreter, cells, known, layers, loaded.n_layers, lenses)
@@ -190,6 +192,8 @@ def measure(
             measured["trust"] = trust(tuning_cells, cells, described(loaded, interpreter, known_of_tuning, layers))
         else:
             print("no trust: it is calibrated on facts of the tuning half that the model knows", file=sys.stderr)
+    if "roundtrip" in wanted:
+        measured["round trip"] = roundtrip_section(interpreter, cells, layers, loaded.n_layers)
     if "identity" in wanted:
         texts = [fact.prompt for fact in facts]
         shares = next_token_shares(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.evaluation_echoes import echoes_text
+from common.evaluation_roundtrip import roundtrip_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,8 @@ def tables(measured: dict[str, Any]) -> list[str]:
     trust = [_trust_table(measured["trust"], f"{measured['half']} half, {how}")] if "trust" in measured else []
     learned = [_learned(measured["invented persons"])] if "invented persons" in measured else []
     echoes = [echoes_text(measured["echoes"])] if "echoes" in measured else []
-    return by_layer + trust + learned + echoes
+    trip = [roundtrip_text(measured["round trip"])] if "round trip" in measured else []
+    return by_layer + trust + learned + echoes + trip
 
 
 def _learned(persons: dict[str, Any]) -> str:

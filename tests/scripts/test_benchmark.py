@@ -94,10 +94,8 @@ def test_what_guidance_costs_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "Process", Recorded)
     assert main(["--guidance", "--json", str(tmp_path / "numbers.json")]) == 0
     assert set(json.loads((tmp_path / "numbers.json").read_text())) == {"machine", "cells", "guidance"}
-    assert (
-        "Guidance 0.5, bfloat16: 1250.00 ms of CPU time per token, 1000.00 without it (1.250×)."
-        in capsys.readouterr().out
-    )
+    told = "Guidance 0.5, bfloat16: 1250.00 ms of CPU time per token, 1000.00 without it (1.250×)."
+    assert told in capsys.readouterr().out
 
 
 def test_guided_texts_are_those_of_the_settings(embedded_folder):

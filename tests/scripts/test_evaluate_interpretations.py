@@ -52,6 +52,17 @@ def arguments(folder, output, *more):
     return [str(word) for pair in options.items() for word in pair] + list(more)
 
 
+def test_the_round_trip_stands_beside_relevancy(folder, tmp_path, capsys):
+    output = tmp_path / "evaluation.json"
+    assert main(arguments(folder, output, "--measures", "roundtrip", "--half", "tuning")) == 0
+    found = json.loads(output.read_text())["round trip"]
+    assert list(found) == ["relevancy", "round trip", "both"]
+    for score in found.values():
+        assert list(score["precision"]) == ["1.0", "0.5", "0.25", "0.1"]
+        assert score["precision"]["1.0"] == found["relevancy"]["precision"]["1.0"]
+    assert "ROC area" in capsys.readouterr().out
+
+
 def test_echoes_of_the_prompt_are_told(folder, tmp_path, capsys):
     output = tmp_path / "evaluation.json"
     write_json(tmp_path / "examples.json", {"examples": [{"prompt": "pa", "raw": True}]})

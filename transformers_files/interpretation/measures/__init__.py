@@ -21,6 +21,7 @@ from .persons import LearningSettings, Person, check_peft, learn_persons, read_p
 from .privileged import Answers, PrivilegedShares, read_answers, read_text
 from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
 from .recovery import ScoredCell, Shares, known_facts, score_cells, share_named
+from .roundtrip import RoundTrip, RoundTripSettings, Separation, compare_scores, fit_round_trip
 from .search import Candidate, Search, Trial
 from .statistics import Estimate, estimate
 from .trust import Step, calibrate, precision_at, separation, steps
@@ -42,17 +43,22 @@ __all__ = [
     "PrivilegedShares",
     "QuestionsError",
     "Returns",
+    "RoundTrip",
+    "RoundTripSettings",
     "Said",
     "ScoredCell",
     "Search",
+    "Separation",
     "Shares",
     "Step",
     "Trial",
     "answer_ranks",
     "calibrate",
     "check_peft",
+    "compare_scores",
     "echoes_in",
     "estimate",
+    "fit_round_trip",
     "known_facts",
     "last_token_states",
     "learn_persons",

@@ -8,7 +8,7 @@ Interpretations with an error take no part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from ..results.calibration import Calibration, relevancy_score
@@ -39,11 +39,22 @@ def separation(cells: Sequence[ScoredCell]) -> float | None:
 
     None where all or none are right.
     """
-    right, wrong = ([score for score, cell in _scored(cells) if cell.right == verdict] for verdict in (True, False))
-    if not right or not wrong:
-        return None
-    won = sum((one > other) + 0.5 * (one == other) for one in right for other in wrong)
-    return won / (len(right) * len(wrong))
+    scored = _scored(cells)
+    return roc_area([score for score, _ in scored], [cell.right for _, cell in scored])
+
+
+def roc_area(scores: Sequence[float], right: Sequence[bool], groups: Sequence[Hashable] | None = None) -> float | None:
+    """The chance that a right one has a higher score than a wrong one, of the same group where groups are given.
+
+    With source layers for groups it tells what is left when depth explains nothing. None where there are no pairs.
+    """
+    groups = [None] * len(scores) if groups is None else groups
+    kept: dict[Hashable, tuple[list[float], list[float]]] = {}
+    for score, verdict, group in zip(scores, right, groups):
+        kept.setdefault(group, ([], []))[not verdict].append(score)
+    won = sum((a > b) + 0.5 * (a == b) for good, bad in kept.values() for a in good for b in bad)
+    pairs = sum(len(good) * len(bad) for good, bad in kept.values())
+    return won / pairs if pairs else None
 
 
 def precision_at(cells: Sequence[ScoredCell], coverage: float) -> Estimate:
@@ -52,7 +63,7 @@ def precision_at(cells: Sequence[ScoredCell], coverage: float) -> Estimate:
     Raises ValueError where there are no cells.
     """
     ordered = [cell for _, cell in sorted(_scored(cells), key=lambda pair: -pair[0])]
-    return _share_right(ordered[: max(1, round(coverage * len(ordered)))])
+    return share_right(ordered[: max(1, round(coverage * len(ordered)))])
 
 
 def steps(cells: Sequence[ScoredCell], calibration: Calibration) -> list[Step]:
@@ -60,7 +71,7 @@ def steps(cells: Sequence[ScoredCell], calibration: Calibration) -> list[Step]:
     by_share: dict[float, list[ScoredCell]] = {share: [] for share in calibration.shares}
     for score, cell in _scored(cells):
         by_share[calibration.share(score)].append(cell)
-    return [Step(share, _share_right(group), len(group)) for share, group in by_share.items() if group]
+    return [Step(share, share_right(group), len(group)) for share, group in by_share.items() if group]
 
 
 def _scored(cells: Sequence[ScoredCell]) -> list[tuple[float, ScoredCell]]:
@@ -68,7 +79,7 @@ def _scored(cells: Sequence[ScoredCell]) -> list[tuple[float, ScoredCell]]:
     return [(score, cell) for score, cell in scored if score is not None]
 
 
-def _share_right(cells: Sequence[ScoredCell]) -> Estimate:
+def share_right(cells: Sequence[ScoredCell]) -> Estimate:
     """Its interval is over facts: interpretations of one fact at neighbouring layers are much alike."""
     by_fact: dict[Fact, list[bool]] = {}
     for cell in cells:
