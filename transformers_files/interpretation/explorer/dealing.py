@@ -11,6 +11,9 @@ LEAST_TOKENS, FIRST_TOKENS = 120, 480
 SHORT, LONG = 0.5, 1.2
 """Seconds. A call that took less could have been larger; one that took more keeps clients waiting, and those that have
 gone away go on costing."""
+WORTH_IT = 1.5
+"""A call twice as large that makes so many times the tokens per second is preferred, however long it takes: where
+reading the weights is what takes time, small calls would cost nearly as much as large ones."""
 
 
 class Pace:
@@ -18,6 +21,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._tokens = FIRST_TOKENS
+        self._speeds: dict[int, float] = {}
+        """Size of a call → tokens per second of the last one of this size."""
 
     def cells(self, max_new_tokens: int) -> int:
         """Of the next call."""
@@ -25,10 +30,15 @@ class Pace:
 
     def note(self, cells: int, max_new_tokens: int, seconds: float) -> None:
         """Learn from a call. One that was not filled tells nothing by being short."""
-        if seconds > LONG:
-            self._tokens = max(LEAST_TOKENS, self._tokens // 2)
-        elif seconds < SHORT and cells >= self.cells(max_new_tokens):
-            self._tokens = min(2 * self._tokens, MOST_AT_ONCE * max(max_new_tokens, FIRST_TOKENS))
+        if cells < self.cells(max_new_tokens):
+            return
+        speed = self._speeds[self._tokens] = self._tokens / max(seconds, 1e-6)
+        smaller, larger = max(LEAST_TOKENS, self._tokens // 2), 2 * self._tokens
+        of_smaller, of_larger = self._speeds.get(smaller, speed), self._speeds.get(larger, speed)
+        if speed > WORTH_IT * of_smaller or of_larger > WORTH_IT * speed or seconds < SHORT:
+            self._tokens = min(larger, MOST_AT_ONCE * max(max_new_tokens, FIRST_TOKENS))
+        elif seconds > LONG:
+            self._tokens = smaller
 
 
 def shares(wanted: Sequence[int], room: int) -> list[int]:
