@@ -28,14 +28,18 @@ class Watch {
   }
 }
 
-async function serverAnswers() {
+// "ok", "refuses" or "away".
+async function serverState() {
   try {
     const response = await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(8000) });
-    return response.ok && (await response.json()).status === "ok";
+    if (!response.ok) return "refuses";
+    return (await response.json()).status === "ok" ? "ok" : "away"; // one that is being stopped is as good as away
   } catch {
-    return false;
+    return "away";
   }
 }
+
+const serverAnswers = async () => await serverState() === "ok";
 
 async function ask(path, body, signal) {
   const watch = new Watch(signal);
@@ -111,18 +115,22 @@ class Outage {
   }
 
   async #wait() {
-    this.#say("The server does not answer. Start it again with the same command: this page waits for it and goes on where it was.");
-    do await pause(700); while (!await serverAnswers());
+    for (let state; state !== "ok"; await pause(700)) {
+      state = await serverState();
+      if (state === "away") this.#say("The server does not answer. Start it again with the same command: this page waits for it and goes on where it was.");
+      if (state === "refuses") this.#say("The server wants another token than this page has. Open the address that it printed when it began.");
+    }
     const { model } = await (await fetch("models")).json();
     if (model !== this.model) {
       this.#say(`The server now has another model, ${model}. Reload this page to use it.`);
       await new Promise(() => {}); // what waits was asked of the other model
     }
     this.banner.hidden = true;
+    this.banner.textContent = "";
   }
 
   #say(sentence) {
-    this.banner.textContent = sentence;
+    if (this.banner.textContent !== sentence) this.banner.textContent = sentence; // an alert is read aloud when it changes
     this.banner.hidden = false;
   }
 }

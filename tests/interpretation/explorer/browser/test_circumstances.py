@@ -52,6 +52,30 @@ def test_trials_wait_for_the_server_too(open_page):
         expect(page.locator("#banner")).to_be_hidden()
 
 
+def test_a_server_that_goes_without_a_word_is_noticed(open_page, explorer):
+    page = open_page(explorer, prompt="ab", layers="1", expected=GONE)
+    expect_done(page, 3)
+    page.route("**/interpret", lambda route: None, times=1)  # never answered, as behind a tunnel that broke
+    page.route("**/health", lambda route: route.abort())
+    page.fill("#layers", "2")
+    page.keyboard.press("Enter")
+    expect(page.locator("#banner")).to_contain_text("The server does not answer.")
+    page.unroute("**/health")
+    expect_done(page, 3)
+    assert (2, 1) in cells_of(page)
+    expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_a_server_that_comes_back_with_another_token(open_page):
+    with serve(token="first") as explorer:
+        page = open_page(explorer, url=address(explorer, prompt="ab", layers="1"), expected=GONE)
+        expect_done(page, 3)
+    with serve(token="second", port=explorer.port):
+        page.fill("#layers", "2")
+        page.keyboard.press("Enter")
+        expect(page.locator("body")).to_contain_text("token")
+
+
 def test_a_server_that_comes_back_with_another_model(open_page):
     with serve() as explorer:
         page = open_page(explorer, prompt="ab", layers="1", expected=GONE)
