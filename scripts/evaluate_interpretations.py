@@ -28,8 +28,9 @@ from common.evaluation_echoes import echoes_section
 from common.evaluation_privileged import facts_section, persons_sections
 from common.evaluation_roundtrip import roundtrip_section
 from common.evaluation_views import draw, figures, tables
+from common.fitted_settings import parse_with_maps
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
-from common.options import EXAMPLES, ONE_PROMPT, add_options, parse_options, settings_names
+from common.options import EXAMPLES, ONE_PROMPT, add_options, settings_names
 from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--persons", type=Path, default=EXAMPLES / "persons.json", metavar="FILE.json", help=persons)
     add("--epochs", type=int, default=40, metavar="N", help="of learning about the persons (default: 40)")
     add("--figure", type=Path, metavar="FILE.png", help="default: next to the output, if there is matplotlib")
-    return parse_options(parser, argv)
+    return parse_with_maps(parser, argv)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

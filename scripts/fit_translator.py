@@ -1,10 +1,12 @@
 """Fit a translator from source layers to the insert layer, on text that the model samples itself, and write it.
 
     python scripts/fit_translator.py --layers 24 --output translator.safetensors            # the small model
-    python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors … # as printed at its end
-    python scripts/get_interpretations_from_examples.py --mapping translator.safetensors …    # with the same options
+    python scripts/evaluate_interpretations.py --layers 24 --mapping translator.safetensors
+    python scripts/get_interpretations_from_examples.py --mapping translator.safetensors
 
 It is trained so that the model generates, after an interpretation prompt, its own continuation; no answers, no labels.
+The file says what it was fitted for (prompt, insert layer, mode, strength, raw argmax), and the programs take it from
+there unless their options say otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from pathlib import Path
 from common.measured_model import check_insert_layer, load
 from common.options import MODEL, ONE_PROMPT, add_options, parse_options
 from common.program import REFUSED, check_files, fail, files_of_models, run_program
+
+HOW_IT_IS_READ = {"replacing_mode": "normalized", "overlay_strength": 1.0, "guidance": 0.0, "deep_gain": 1.0}
+"""As `fit_translator` reads what it translates."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +51,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Check, load, fit, write."""
+    from transformers.interpretation.mapping.fitted_for import FITTED_FOR
     from transformers.interpretation.mapping.probe import PROBE, probe_of
     from transformers.interpretation.mapping.training_text import OPENINGS, OwnTextSettings
     from transformers.interpretation.measures import of_half, read_facts
@@ -83,7 +89,13 @@ def fit(arguments: argparse.Namespace) -> int:
         on_step=report,
     )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    save_maps(maps, arguments.output, {PROBE: json.dumps(probe_of(loaded.model))})
+    fitted_for = {
+        "interpretation_prompt": arguments.interpretation_prompt,
+        "insert_layer": arguments.insert_layer,
+        **HOW_IT_IS_READ,
+    }
+    header = {PROBE: json.dumps(probe_of(loaded.model)), FITTED_FOR: json.dumps(fitted_for)}
+    save_maps(maps, arguments.output, header)
     print(
         f"{arguments.output} in {time.monotonic() - began:,.0f} s: use it with --mapping {arguments.output} --layers "
         f"{','.join(map(str, layers))} --interpretation-prompt {arguments.interpretation_prompt} "

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.display import Display
-from common.options import DEMO_EXAMPLES, add_options, parse_options, request_fields, request_of
+from common.fitted_settings import parse_with_maps
+from common.options import DEMO_EXAMPLES, add_options, request_fields, request_of
 from common.planning import Planning
 from common.program import (
     INTERRUPTED,
@@ -86,7 +87,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="with --plan: interpretations or FLOPs per second of a device, for the hours; measure: load and try",
     )
     add("--devices", type=int, metavar="N", help="with --plan: how many share the work (default: 1)")
-    arguments = parse_options(parser, argv)
+    arguments = parse_with_maps(parser, argv)
     if not arguments.plan and (arguments.rate or arguments.devices is not None):
         parser.error("--rate and --devices go with --plan")
     return arguments

@@ -58,15 +58,20 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changes: dict[st
         parser.add_argument(flag, **given)
 
 
-def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; `--layers -5:` is read as `--layers=-5:`, where argparse takes the second word for an option."""
+def parse_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str], namespace: argparse.Namespace | None = None
+) -> argparse.Namespace:
+    """The arguments; `--layers -5:` is read as `--layers=-5:`, where argparse takes the second word for an option.
+
+    namespace: what it has stands in place of defaults.
+    """
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] in ("--layers", "--insert-layers", "--tokens") and re.match(r"-\d", word):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
-    return parser.parse_args(joined)
+    return parser.parse_args(joined, namespace)
 
 
 def request_of(arguments: argparse.Namespace, model: str) -> RunRequest:

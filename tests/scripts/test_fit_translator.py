@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 
 import evaluate_interpretations
+import get_interpretations_from_examples
 import pytest
+import torch
 from fit_translator import main
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY
 from transformers.interpretation.mapping import training_text as own_text
 from transformers.interpretation.mapping import translator
-from transformers.interpretation.mapping.translator import load_maps
+from transformers.interpretation.mapping.affine import AffineMap, MappingError
+from transformers.interpretation.mapping.fitted_for import FITTED_FOR, read_fitted_for
+from transformers.interpretation.mapping.translator import load_maps, save_maps
 
 
 @pytest.fixture
@@ -42,6 +46,69 @@ def test_fit_and_evaluate(folder, capsys):
     write_tiny_folder(folder / "other", model=other)
     assert evaluate_interpretations.main([*evaluation, "--layers", "2,4", "--model", str(folder / "other")]) == 2
     assert "maps.safetensors is another model's" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fitted(folder):
+    maps = folder / "maps.safetensors"
+    options = ["--insert-layer", "1", "--interpretation-prompt", str(folder / "prompt.json"), "--dtype", "float32"]
+    short = ["--steps", "1", "--texts", "2", "--layers", "2"]
+    assert main(["--model", str(folder), *options, *short, "--output", str(maps)]) == 0
+    return maps
+
+
+def test_what_it_was_fitted_for_is_taken_from_the_file(folder, fitted, capsys):
+    arguments = evaluate_interpretations.parse(["--mapping", str(fitted)])
+    assert vars(arguments) == vars(arguments) | {
+        "interpretation_prompt": str(folder / "prompt.json"),
+        "insert_layer": 1,
+        "replacing_mode": "normalized",
+        "overlay_strength": 1.0,
+        "guidance": 0.0,
+        "deep_gain": 1.0,
+    }
+    told = capsys.readouterr().err
+    assert f"taken from mapping {fitted}: --interpretation-prompt {folder / 'prompt.json'}, --insert-layer 1" in told
+    assert "--guidance 0, --deep-gain 1" in told
+    run = get_interpretations_from_examples.parse(["--mapping", str(fitted)])
+    assert (run.interpretation_prompts, run.insert_layer, run.guidance) == ([str(folder / "prompt.json")], 1, 0.0)
+
+
+def test_what_the_options_say_stands_and_is_named_where_it_differs(fitted, capsys):
+    given = [
+        "--mapping",
+        str(fitted),
+        "--guidance",
+        "0.5",
+        "--insert-layer",
+        "1",
+        "--interpretation-prompt",
+        "describe",
+    ]
+    for program in (evaluate_interpretations, get_interpretations_from_examples):
+        arguments = program.parse(given)
+        assert (arguments.guidance, arguments.replacing_mode) == (0.5, "normalized")
+        told = capsys.readouterr().err
+        assert f"mapping {fitted} was fitted for --interpretation-prompt" in told
+        assert "not describe; --guidance 0, not 0.5\n" in told
+        assert "insert-layer" not in told
+
+
+def test_maps_that_say_nothing_change_nothing(folder, capsys):
+    save_maps({2: AffineMap(torch.eye(4), torch.zeros(4))}, folder / "plain.safetensors")
+    with_maps = evaluate_interpretations.parse(["--mapping", str(folder / "plain.safetensors")])
+    without = evaluate_interpretations.parse([])
+    assert {**vars(with_maps), "mapping": None} == vars(without)
+    evaluate_interpretations.parse(["--mapping", str(folder / "nowhere.safetensors")])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("said", ["[1]", "no json", '{"temperature": 2}'])
+def test_what_is_not_understood_is_an_error(folder, said):
+    path = folder / "maps.safetensors"
+    save_maps({2: AffineMap(torch.eye(4), torch.zeros(4))}, path, {FITTED_FOR: said})
+    with pytest.raises(MappingError, match="fitted for"):
+        read_fitted_for(path)
 
 
 def test_texts_begin_with_prompts_of_the_tuning_half_alone(folder, monkeypatch):
