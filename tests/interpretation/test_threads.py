@@ -12,7 +12,14 @@ from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPrompt, interpret, interpret_vectors, sweep_layers
 from transformers.interpretation.engine.decode import InterpretationSettings
+from transformers.interpretation.mapping.lenses import (
+    TunedLensSettings,
+    fit_jacobian_lens,
+    fit_tuned_lens,
+    lens_losses,
+)
 from transformers.interpretation.mapping.training_text import OwnTextSettings, sample_own_text
+from transformers.interpretation.mapping.translator import TranslatorSettings, fit_translator
 from transformers.interpretation.measures import Fact, Interpreter, known_facts, lens_shares, own_layer_shares
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.models.thread_hooks import input_hook, output_hook
@@ -46,7 +53,7 @@ def _sweep(model):
 
 def _capture_all(model):
     places = [("residual", range(5)), ("attention_output", range(4)), ("mlp_input", [3]), ("mlp_output", [0, 3])]
-    return [capture(model, IDS, layers, range(6), place).tolist() for place, layers in places]
+    return [capture(model, IDS.flip(1), layers, range(6), place).tolist() for place, layers in places]
 
 
 def _sample(model):
@@ -60,7 +67,28 @@ def _measure(model):
     return [known, lens_shares(model, TOKENIZER, FACTS, [2, 4]), own_layer_shares(interpreter, FACTS, [1, 2])]
 
 
-WORK = [_interpret, _choose_strengths, _sweep, _capture_all, _sample, _measure]
+def _fit_lenses(model):
+    texts = torch.arange(5, 45).reshape(2, 20)
+    tuned = fit_tuned_lens(model, texts, [1, 3], TunedLensSettings(steps=2, batch_size=4))
+    lenses = [tuned, fit_jacobian_lens(model, texts, [2])]
+    losses = [lens_losses(model, texts, lens.maps) for lens in lenses]
+    return [[one.weight.tolist() for lens in lenses for one in lens.maps.values()], losses]
+
+
+def _fit_translator(model):
+    settings = TranslatorSettings(OwnTextSettings(("ab", "c"), texts_per_opening=2, text_tokens=6), 2, 4)
+    maps = fit_translator(model, TOKENIZER, PROMPT, source_layers=[2], insert_layer=1, settings=settings)
+    return [one.tolist() for one in maps[2].state_dict().values()]
+
+
+def _methods(model):
+    info = {1: ([2, 3], torch.ones(1, 2, 32)), "overlay_strength": 1.0, "replacing_mode": "normalized"}
+    with torch.no_grad():
+        said = model.generate_interpret(IDS, insert_info=[info], max_new_tokens=3, do_sample=False)
+        return [said.tolist(), model.forward_interpret(IDS, insert_info=[info]).logits.tolist()]
+
+
+WORK = [_interpret, _choose_strengths, _sweep, _capture_all, _sample, _measure, _fit_lenses, _fit_translator, _methods]
 
 
 @pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__.strip("_"))

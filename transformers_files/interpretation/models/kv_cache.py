@@ -148,7 +148,7 @@ def _positions_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> 
         first = 0
     start = first + cached_length(cache)
     positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
-    return {"position_ids": positions.expand(len(input_ids), -1)}
+    return {"position_ids": positions.repeat(len(input_ids), 1)}  # of its own memory: XGLM writes to it
 
 
 def _first_position(model: nn.Module) -> int | None:
