@@ -175,6 +175,20 @@ def test_the_table_holds_the_same_for_screen_readers(open_page, explorer):
     assert rows.first.locator("td").nth(5).text_content() == "".join(first[3])
 
 
+def test_cells_of_little_trust_can_be_hidden(open_page, explorer):
+    page = open_page(explorer, prompt="abcd", layers="1,2,3")
+    expect_done(page, 15)
+    trusts = {place: found[6] for place, found in cells_of(page).items()}
+    level = page.locator("#trust option").nth(1).get_attribute("value")
+    hidden = {place for place, trust in trusts.items() if trust < int(level)}
+    assert 0 < len(hidden) < 15
+    page.select_option("#trust", level)
+    shown = {place for place in trusts if cell(page, *place).text_content() != "·"}
+    assert shown == set(trusts) - hidden
+    page.select_option("#trust", "0")
+    expect(page.locator("td.hidden")).to_have_count(0)
+
+
 def test_the_logit_lens_stands_beside_each_cell(open_page, explorer):
     import torch
 
