@@ -165,7 +165,8 @@ def inputs_of(request: RunRequest) -> dict[str, Path | None]:
     given = {"the examples": request.examples, "the maps": request.mapping}
     named = {f"the interpretation prompt {prompt}": prompt for prompt in request.interpretation_prompts}
     named |= {} if request.device_map is None else {"the device map": request.device_map}
-    models = files_of_models(request.model or None, request.source_model, request.reader_adapter)
+    named |= {} if request.reader is None else {"the reader": request.reader}
+    models = files_of_models(request.model or None, request.source_model, request.reader_adapter, request.reader)
     return given | models | {name: Path(path) for name, path in named.items()}
 
 

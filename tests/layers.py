@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "transformers_files" / "interpretation"
-LAYERS = ("errors", "models", "surgery", "prompts", "engine", "mapping", "results", "runs", "measures", "report")
+LAYERS = (
+    "errors",
+    "models",
+    "surgery",
+    "prompts",
+    "engine",
+    "mapping",
+    "readers",
+    "results",
+    "runs",
+    "measures",
+    "report",
+)
 """From the lowest to the highest; the modules beside them (api, selfie, …) stand above all."""
 PROGRAMS = ("explorer",)
 """Packages that stand where those modules do."""

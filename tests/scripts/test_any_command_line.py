@@ -50,6 +50,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "--top-p": (["1", "0.9"], ["0", "1.1", "nan", "x"]),
     "--seed": (["0", "99999999999999999999"], ["x", "1.5"]),
     "--source-model": (["model"], ["./nowhere", "", "empty"]),
+    "--reader": ([], ["", "./nowhere", "empty", "model", "maps.safetensors", "examples.json"]),
     "--reader-adapter": ([], ["", "./nowhere", "empty", "model"]),
     "--mapping": (["maps.safetensors"], [*WRONG_PATHS, "narrow.safetensors"]),
     "--max-new-tokens": (["1", "3"], [*WRONG_NUMBERS, "500"]),

@@ -202,7 +202,7 @@ def test_a_run_with_an_adapter(base, folder, tmp_path):
     reader, source = two_models(base, folder)
     expected = interpret(reader, TOKENIZER, "Hi!", raw=True, source_model=source, **OPTIONS | {"max_new_tokens": 3})
     assert [record.interpretation for record in read_csv(request.output)] == [r.interpretation for r in expected]
-    assert read_manifest(request.output).settings["reader adapter"] == Adapter.find(folder).fingerprint
+    assert read_manifest(request.output).identity["reader adapter"] == Adapter.find(folder).fingerprint
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert prepare(short_run(model, tmp_path, examples, **options | {"reader_adapter": str(moved)})).is_complete
     with pytest.raises(RequestError, match=r"reader adapter: was \S+, now none"):

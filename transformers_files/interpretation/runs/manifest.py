@@ -29,7 +29,7 @@ from ..engine.settings import InterpretationSettings
 
 FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.parent
-COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "results", "runs")
+COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "readers", "results", "runs")
 """The subpackages on which a run's results depend. Views, measures and the calls in memory are not among them."""
 MANIFEST_SUFFIX = ".manifest.json"
 
@@ -82,7 +82,7 @@ class Manifest:
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same for what may differ, names apart."""
-        names = ("model", "source model", "examples", "mapping", "reader adapter")
+        names = ("model", "source model", "examples", "mapping", "reader adapter", "reader")
         then, now = ({key: one[key] for key in one if key not in names} for one in (self.about, about))
         return list(_differences(then, now))
 

@@ -22,6 +22,7 @@ import transformers
 from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError, problems_of
+from ..mapping.affine import AnyMap
 from ..mapping.checkpoint import MapsFile, check_spaces
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
@@ -31,6 +32,8 @@ from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
 from ..prompts.questions import Prompt, ask
+from ..readers.formats import find_reader
+from ..readers.reader import Reader
 from .coordination import Ranks
 from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
 from .grid import Plan, Source
@@ -58,6 +61,7 @@ class Checked:
     placement: Placement | None
     maps: MapsFile | None
     adapter: Adapter | None
+    reader: Reader | None
 
 
 def check(request: RunRequest) -> Checked:
@@ -81,8 +85,14 @@ def check(request: RunRequest) -> Checked:
     for name in request.interpretation_prompts:
         with _collected(problems):
             specs.append(find_spec(name))
-    with _collected(problems):
-        asked = ask(specs, request.questions)
+    reader = None
+    if request.reader is not None:
+        with _collected(problems):
+            reader = find_reader(request.reader)
+        problems += [f"the reader sets {name}: leave it out" for name in _set_by_reader(request)]
+    else:
+        with _collected(problems):
+            asked = ask(specs, request.questions)
     maps = None
     if request.mapping is not None:
         with _collected(problems):
@@ -116,7 +126,7 @@ def check(request: RunRequest) -> Checked:
     if problems:
         raise RequestError(problems)
     chosen = selections["layers"], selections["tokens"]
-    return Checked(examples, tuple(asked), *chosen, settings, placement, maps, adapter)
+    return Checked(examples, tuple(asked), *chosen, settings, placement, maps, adapter, reader)
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,10 @@ class Prepared:
     maps: MapsFile | None
     adapter: Adapter | None
     """Of the interpreting model."""
+    published: Reader | None
+    """What all of this comes from, if it is a published reader."""
+    mapping: AnyMap
+    """Of the maps or the reader."""
     device: str
     dtype: torch.dtype
     identity: Mapping[str, Any]
@@ -164,7 +178,9 @@ class Prepared:
                 lines.append(f"changed since the run began, so last digits may differ: {'; '.join(changed)}")
         if self.source is not None:
             lines.append(f"interpreting embeddings of {self.source.name}")
-        if self.adapter is not None:
+        if self.published is not None:
+            lines.append(f"recognised {self.published.description}")
+        elif self.adapter is not None:
             lines.append(f"interpreting with the adapter {self.adapter.name}")
         if self.maps is not None:
             lines.append(f"mapped by {self.maps.path}, which was fitted for one insert layer, perhaps for one prompt")
@@ -198,6 +214,7 @@ def prepare(
         dtype = resolve_dtype(request.dtype, device)
         n_layers = Limits.of(reader.skeleton).n_layers
         check_spaces(checked.maps, n_layers=n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
+        checked, mapping = _with_reader(checked, request, outline)
         began = _begun(request) or datetime.now() if began is None else began
         plan = make_plan(
             outline.tokenizer,
@@ -225,7 +242,7 @@ def prepare(
             plan = replace(plan, chunk_cells=found.manifest.plan["chunk_cells"])
         if checked.adapter is not None:
             checked.adapter.check(outline.skeleton)
-        how = checked.settings, checked.placement, checked.maps, checked.adapter
+        how = checked.settings, checked.placement, checked.maps, checked.adapter, checked.reader, mapping
         return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
     raise RequestError(problems)
 
@@ -236,6 +253,29 @@ def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
         yield
     except (ValueError, OutputError) as error:
         problems += [prefix + problem for problem in problems_of(error)]
+
+
+def _set_by_reader(request: RunRequest) -> Iterator[str]:
+    """What a request asks for, and a reader says."""
+    names = ("interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength", "guidance", "deep_gain")
+    for name in (*names, "reader_adapter", "mapping", "device_map"):
+        if getattr(request, name) != getattr(RunRequest, name):
+            yield name
+
+
+def _with_reader(checked: Checked, request: RunRequest, outline: Outline) -> tuple[Checked, AnyMap]:
+    """What a reader says of this model, in the place of what the request does; and the mapping. Raises ValueError."""
+    if checked.reader is None:
+        return checked, None if checked.maps is None else checked.maps.maps
+    fitted = checked.reader.fit(outline.skeleton, outline.tokenizer, request.layers)
+    as_published = replace(
+        checked,
+        prompts=tuple(ask([fitted.prompt], request.questions)),
+        layers=Selection(fitted.layers),
+        settings=replace(checked.settings, **fitted.settings),
+        adapter=fitted.adapter,
+    )
+    return as_published, fitted.mapping
 
 
 def _settings(request: RunRequest) -> InterpretationSettings:
@@ -265,6 +305,7 @@ def _identity(
         "place": request.place,
         "mapping": checked.maps and checked.maps.digest,
         "reader adapter": checked.adapter and checked.adapter.fingerprint,
+        "reader": checked.reader and checked.reader.digest,
         **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
         "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",
@@ -286,6 +327,7 @@ def about(prepared: Prepared) -> dict[str, Any]:
         "examples": str(prepared.request.examples),
         "mapping": prepared.maps and str(prepared.maps.path),
         "reader adapter": prepared.adapter and prepared.adapter.name,
+        "reader": prepared.request.reader,
         "device": _where(prepared),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),

@@ -125,6 +125,12 @@ class RunRequest:
         shown="the same",
         metavar="NAME|FOLDER",
     )
+    reader: str | None = option(
+        "a published reader of activations: its prompt, insert layer, mode, maps, adapter and layers",
+        default=None,
+        shown="none",
+        metavar="FILE|FOLDER",
+    )
     reader_adapter: str | None = option(
         "a LoRA adapter that is on for interpreting and off for reading the prompts",
         default=None,

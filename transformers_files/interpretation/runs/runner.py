@@ -96,9 +96,7 @@ class Models:
                 model = prepared.adapter.on(model)
             except AdapterError as error:
                 raise ModelError(str(error)) from error
-        return cls(
-            model, SourceModel(other, prepared.reader.tokenizer, None if prepared.maps is None else prepared.maps.maps)
-        )
+        return cls(model, SourceModel(other, prepared.reader.tokenizer, prepared.mapping))
 
     def job(self, prepared: Prepared, plan: Plan, batch_size: int | None) -> Job:
         """On a plan that may be cut into other chunks than the prepared one."""
