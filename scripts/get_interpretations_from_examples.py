@@ -127,6 +127,7 @@ def assist(argv: Sequence[str]) -> int:
 
 def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks | None) -> int:
     """Check, load, run, report. `command` is what to repeat after an interruption."""
+    from transformers.interpretation.runs.csv_writer import clear_leftovers
     from transformers.interpretation.runs.manifest import OutputError
     from transformers.interpretation.runs.preparation import RequestError, check, prepare
 
@@ -148,6 +149,7 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
     if planning.wanted:
         return planning.report(prepared)
     if prepared.is_complete:
+        clear_leftovers(request.output)
         rows = prepared.found.position.rows
         try:
             where = display.present(prepared, again=True)

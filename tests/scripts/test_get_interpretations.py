@@ -21,6 +21,10 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import AffineMap, read_parquet
 from transformers.interpretation.models.token_text import token_pieces
 from transformers.interpretation.results.record import COLUMNS
+from transformers.interpretation.runs import csv_writer, parquet_writer
+from transformers.interpretation.runs.csv_writer import Found, clear_leftovers, open_output
+from transformers.interpretation.runs.manifest import read_manifest
+from transformers.interpretation.runs.shards import shards_folder
 from transformers.interpretation.runs.source_activations import continue_greedily
 from transformers.interpretation.translator import save_maps
 
@@ -203,6 +207,25 @@ def test_parquet_has_what_the_csv_has(model, workplace, capsys):
     assert page == other
     assert script.main(arguments(model, "--layers", "0,2", "--output", "out.parquet")) == 0
     assert "out.parquet (report: out.html) is complete: 12 interpretations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_stopped_before_it_had_cleared_up(model, workplace, monkeypatch, output):
+    given = arguments(model, "--layers", "1", "--output", output, "--no-report")
+    with monkeypatch.context() as patched:
+        patched.setattr(csv_writer, "remove_shards", lambda path: shards_folder(path).mkdir(exist_ok=True))
+        patched.setattr(parquet_writer, "remove_shards", lambda path: shards_folder(path).mkdir(exist_ok=True))
+        assert script.main(given) == 0
+    assert shards_folder(workplace / output).exists()
+    (workplace / f"{output}.progress").touch()
+    before = (workplace / output).read_bytes()
+    manifest = read_manifest(workplace / output)
+    with open_output(workplace / output, manifest, Found(manifest, manifest.complete)):
+        clear_leftovers(workplace / output)  # somebody writes there
+        assert shards_folder(workplace / output).exists()
+    assert script.main(given) == 0
+    assert sorted(path.name for path in workplace.glob("out.*")) == [output, f"{output}.manifest.json"]
+    assert (workplace / output).read_bytes() == before
 
 
 def test_several_insert_layers_and_a_strength_for_each_placeholder(model, workplace, capsys):

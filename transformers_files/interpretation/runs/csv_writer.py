@@ -186,6 +186,23 @@ class OutputFile:
         self.position = position
 
 
+def clear_leftovers(path: Path) -> None:
+    """Remove what is beside a complete output if its run was stopped before it had cleared up.
+
+    Of a process that writes the output anew meanwhile nothing is touched.
+    """
+    if not _progress_path(path).exists() and not shards_folder(path).exists():
+        return
+    with contextlib.suppress(OutputError, OSError), contextlib.ExitStack() as files:
+        if (manifest := read_manifest(path)) is None:
+            return
+        (_open_parquet if is_parquet(path) else _open_csv)(path, manifest, files)
+        manifest = read_manifest(path)  # nobody else changes it from here on
+        if manifest is not None and manifest.complete is not None:
+            _progress_path(path).unlink(missing_ok=True)
+            remove_shards(path)
+
+
 @contextlib.contextmanager
 def open_output(path: Path, manifest: Manifest, found: Found) -> Iterator[OutputFile | ParquetOutput]:
     """Start an output, or resume what `inspect_output` found.
