@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -140,3 +141,15 @@ def test_a_wrong_relevancy_fails(monkeypatch, capsys) -> None:
     monkeypatch.setattr(engine, "probabilities_of", lambda *args: original(*args) / 2)
     assert self_test.main() == 1
     assert "interpretations: relevancy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "pydantic"])
+def test_the_explorers_own_packages_may_be_missing(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in [name for name in sys.modules if name.startswith("transformers.interpretation.explorer")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # its import then fails as that of a missing one
+    self_test.check_imports()
+    monkeypatch.setattr(self_test, "EXPLORERS_OWN", ())
+    if package != "uvicorn":  # which is imported late
+        with pytest.raises(ModuleNotFoundError):
+            self_test.check_imports()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers.interpretation.explorer.dealing import Pace, shares
+from transformers.interpretation.explorer.readings import roughly_first
 
 
 def calls(seconds_of, number=30):
@@ -47,3 +50,19 @@ def test_nobody_gets_less_than_a_neighbour_unless_nothing_more_is_wanted():
     assert shares([100, 100, 3], 30) == [14, 13, 3] or shares([100, 100, 3], 30) == [13, 14, 3]
     assert shares([5, 5], 100) == [5, 5]
     assert shares([9, 9, 9], 2) == [1, 1, 0]
+
+
+@given(st.lists(st.integers(0, 300), max_size=40), st.integers(0, 300))
+def test_shares_are_even_and_nothing_is_left(wanted, room):
+    dealt = shares(wanted, room)
+    assert all(0 <= its <= most for its, most in zip(dealt, wanted))
+    assert sum(dealt) == min(room, sum(wanted))
+    unsatisfied = [its for its, most in zip(dealt, wanted) if its < most]
+    assert all(its <= least + 1 for its in dealt for least in unsatisfied)
+
+
+@given(st.integers(0, 100))
+def test_every_layer_comes_once_and_a_rough_grid_first(n):
+    order = roughly_first(range(n))
+    assert sorted(order) == list(range(n))
+    assert [layer % 4 for layer in order[: -(-n // 4)]] == [0] * -(-n // 4)

@@ -1,0 +1,102 @@
+"""How soon the live page shows its first cells, and all of them: a prompt of 16 tokens, every layer, default settings.
+
+    python scripts/benchmark_explorer.py                        # the embedded model, one client and then two at once
+    python scripts/benchmark_explorer.py --model meta-llama/Llama-3.1-8B-Instruct --clients 8
+
+A client is a program that reads the stream of cells over a connection, as the page does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+
+from common.measured_model import load
+from common.options import MODEL, add_options, parse_options
+from common.program import run_program
+
+SENTENCE = "The old lighthouse keeper walked down to the harbour and saw that the ships were gone again today"
+TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one request, in seconds after it was sent."""
+
+    first: float
+    last: float
+    cells: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status as of every program."""
+    return run_program(_parse, measure, argv)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser, *MODEL)
+    parser.add_argument("--clients", type=int, default=2, help="at once (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of one client (default: %(default)s)")
+    return parse_options(parser, argv)
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    """Print the medians."""
+    from transformers.interpretation.explorer import Explorer
+
+    loaded = load(arguments)
+    with Explorer(loaded.model, loaded.tokenizer, name=loaded.name) as explorer:
+        ask(explorer.port, _prompt(loaded.tokenizer, 0), layers="0")  # whatever is done once is done
+        alone = [ask(explorer.port, _prompt(loaded.tokenizer, number)) for number in range(1, arguments.repeats + 1)]
+        _tell("one client", alone)
+        prompts = [_prompt(loaded.tokenizer, 100 + number) for number in range(arguments.clients)]
+        with ThreadPoolExecutor(len(prompts)) as threads:
+            _tell(f"{len(prompts)} at once", list(threads.map(lambda prompt: ask(explorer.port, prompt), prompts)))
+    return 0
+
+
+def _prompt(tokenizer: Any, number: int) -> str:
+    """Another beginning for each, so that nothing is remembered, in as many tokens."""
+    ids = tokenizer.encode(f"{number} {SENTENCE}", add_special_tokens=False)[:TOKENS]
+    return tokenizer.decode(ids)
+
+
+def ask(port: int, prompt: str, layers: str = "all") -> Times:
+    """One request, read to its end."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=3600)
+    body = json.dumps({"prompt": prompt, "raw": True, "layers": layers})
+    began = time.perf_counter()
+    connection.request("POST", "/interpret", body, {"Content-Type": "application/json"})
+    arrived = [(time.perf_counter() - began, len(data["cells"])) for data in _cells(connection.getresponse())]
+    connection.close()
+    return Times(arrived[0][0], arrived[-1][0], sum(cells for _, cells in arrived))
+
+
+def _cells(lines: Any) -> Iterator[dict[str, Any]]:
+    event = ""
+    for line in lines:
+        field, _, value = line.decode().rstrip().partition(": ")
+        event = value if field == "event" else event
+        if field == "data" and event == "failed":
+            raise RuntimeError(value)
+        if field == "data" and event == "cells":
+            yield json.loads(value)
+
+
+def _tell(who: str, times: Sequence[Times]) -> None:
+    first, last = (statistics.median(getattr(one, name) for one in times) for name in ("first", "last"))
+    rate = sum(one.cells for one in times) / (sum if who == "one client" else max)(one.last for one in times)
+    print(f"{who}: first cells after {first:.2f} s, all {times[0].cells} after {last:.1f} s; {rate:.0f} cells/s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
