@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,23 +15,6 @@ from transformers.interpretation.engine.settings import InterpretationSettings
 from transformers.interpretation.models.families import UnsupportedModelError
 from transformers.interpretation.models.kv_cache import empty_cache
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
-
-
-@pytest.fixture(scope="module")
-def llama():
-    return tiny_model("llama")
-
-
-@pytest.fixture
-def ends_often(llama):
-    """The model with end-of-sequence ids that it says early in some interpretations and never in others."""
-    before = llama.generation_config.eos_token_id
-    llama.generation_config.eos_token_id = None
-    texts = interpret_chunk(llama, [Cell(v, PROMPT) for v in vectors(llama, 24)], SETTINGS, batch_size=24)
-    count = Counter(token for text in texts for token in set(text.token_ids))
-    llama.generation_config.eos_token_id = [token for token, _ in count.most_common(3)[1:]]
-    yield llama
-    llama.generation_config.eos_token_id = before
 
 
 @pytest.mark.parametrize("family", FAMILIES)

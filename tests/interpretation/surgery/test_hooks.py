@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from reference import reference_pass
-from three_rows import HIDDEN, PROMPT, infos, plan_for, vectors
+from three_rows import HIDDEN, infos, plan_for, vectors
 from tiny_models import tiny_model
 from transformers.interpretation.models.families import decoder, decoder_layers
 from transformers.interpretation.models.kv_cache import cache_beside, cache_in
@@ -14,16 +14,6 @@ from transformers.interpretation.surgery.hooks import (
     SurgeryPlan,
     surgery,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def input_ids():
-    return torch.randint(3, 128, (3, PROMPT), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(

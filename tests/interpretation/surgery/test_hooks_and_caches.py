@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from three_rows import HIDDEN, PROMPT, infos, plan_for
-from tiny_models import tiny_model
+from three_rows import HIDDEN, infos, plan_for
 from transformers.interpretation.models.families import UnsupportedModelError, decoder
 from transformers.interpretation.models.kv_cache import cache_beside, cache_in, cached_length
 from transformers.interpretation.surgery.hooks import (
     plan_surgery,
     surgery,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def input_ids():
-    return torch.randint(3, 128, (3, PROMPT), generator=torch.Generator().manual_seed(1))
 
 
 class Cache:

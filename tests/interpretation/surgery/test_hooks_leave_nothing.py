@@ -6,23 +6,13 @@ import threading
 
 import pytest
 import torch
-from three_rows import PROMPT, infos, plan_for
+from three_rows import infos, plan_for
 from tiny_models import tiny_model
 from transformers.interpretation.models.families import decoder_layers
 from transformers.interpretation.surgery.hooks import (
     surgery,
     surgery_disabled,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def input_ids():
-    return torch.randint(3, 128, (3, PROMPT), generator=torch.Generator().manual_seed(1))
 
 
 def hooks_of(model) -> list[int]:
