@@ -96,7 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     from transformers.interpretation.prompts.examples import read_examples
     from transformers.interpretation.prompts.index_selection import Selection
-    from transformers.interpretation.prompts.interpretation_prompt import find_spec
+    from transformers.interpretation.prompts.spec_files import find_spec
 
     inputs = {"the facts": arguments.facts, "the entities": arguments.entities, "the maps": arguments.mapping}
     inputs |= {"the persons": arguments.persons, "the examples": arguments.examples}

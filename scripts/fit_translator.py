@@ -56,7 +56,7 @@ def fit(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.mapping.training_text import OPENINGS, OwnTextSettings
     from transformers.interpretation.measures import of_half, read_facts
     from transformers.interpretation.prompts.index_selection import Selection
-    from transformers.interpretation.prompts.interpretation_prompt import find_spec
+    from transformers.interpretation.prompts.spec_files import find_spec
     from transformers.interpretation.translator import TranslatorSettings, fit_translator, save_maps
 
     inputs = {"the facts": arguments.facts, "the interpretation prompt": Path(arguments.interpretation_prompt)}

@@ -16,7 +16,8 @@ from transformers.interpretation.engine.decode import interpret_chunk
 from transformers.interpretation.engine.settings import DEFAULT_PROMPT, DEFAULTS
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import read_examples
-from transformers.interpretation.prompts.interpretation_prompt import encode_prompt, find_spec
+from transformers.interpretation.prompts.interpretation_prompt import encode_prompt
+from transformers.interpretation.prompts.spec_files import find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 DATA = ("facts.json", "entities.json", "persons.json")

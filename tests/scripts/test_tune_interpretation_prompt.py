@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation.engine.cell import Interpretation
 from transformers.interpretation.measures import Candidate, Fact, Said, Search, search
-from transformers.interpretation.prompts.interpretation_prompt import find_spec
+from transformers.interpretation.prompts.spec_files import find_spec
 from transformers.interpretation.runs.source_activations import continue_greedily
 from tune_interpretation_prompt import evenly, every_second, main
 

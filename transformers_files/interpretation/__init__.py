@@ -19,7 +19,7 @@ _HOMES = {
     "Record": "results.record",
     "UnsupportedModelError": "models.families",
     "capture": "models.activations",
-    "find_spec": "prompts.interpretation_prompt",
+    "find_spec": "prompts.spec_files",
     "fit_affine": "mapping.affine",
     "interpret": "api",
     "interpret_vectors": "api",

@@ -29,8 +29,9 @@ from .models.layer_spec import InsertLayer, insert_layer_of
 from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
-from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from .prompts.questions import ask
+from .prompts.spec_files import find_spec
 from .results.record import Record
 from .runs.job import plan_job
 from .runs.limits import Limits

@@ -16,7 +16,8 @@ from .mapping.affine import AnyMap
 from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
-from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
+from .prompts.spec_files import find_spec
 from .results.record import Record
 from .runs.job import plan_job
 from .runs.limits import Limits, PlanError

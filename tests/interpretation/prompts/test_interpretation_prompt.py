@@ -21,10 +21,10 @@ from transformers.interpretation.prompts.interpretation_prompt import (
     InterpretationPrompt,
     InterpretationPromptSpec,
     encode_prompt,
-    find_spec,
     user_turn,
 )
 from transformers.interpretation.prompts.placeholders import MARKS
+from transformers.interpretation.prompts.spec_files import find_spec
 
 CORPUS = [
     "[INST]_ _ _ [/INST] Sure, I will summarize the message: [INST]_[/INST]_[ x]x ]_ _[ __ _____ _\n_\n",

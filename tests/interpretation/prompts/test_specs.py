@@ -9,8 +9,8 @@ from transformers.interpretation.prompts.interpretation_prompt import (
     BUILT_IN,
     InterpretationPrompt,
     InterpretationPromptSpec,
-    find_spec,
 )
+from transformers.interpretation.prompts.spec_files import find_spec
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,11 @@ spec's fields as keys.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from ..errors.suggestions import did_you_mean
 from ..models.chat_template import (
     ChatTemplateError,
     encode_prompt,
@@ -29,7 +26,7 @@ from ..models.tokenizer import Tokenizer
 from .placeholders import MARKS, locate
 from .stop import Stop
 
-__all__ = ["BUILT_IN", "InterpretationPrompt", "InterpretationPromptSpec", "encode_prompt", "find_spec", "user_turn"]
+__all__ = ["BUILT_IN", "InterpretationPrompt", "InterpretationPromptSpec", "encode_prompt", "user_turn"]
 
 QUESTION_FIELD = "{question}"
 """In a prompt, where a question goes in."""
@@ -134,7 +131,7 @@ class InterpretationPromptSpec:
             raise self._error(f"there is no placeholder; {remedy}")
         for piece in (*self._pieces, self.reply, self.stop):
             if _STAND_IN in piece or any("\ud800" <= letter <= "\udfff" for letter in piece):
-                raise self._error(f"{_shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
+                raise self._error(f"{shortened(piece)} contains U+FFFF or half of a surrogate pair: no characters")
 
     @property
     def has_field(self) -> bool:
@@ -166,7 +163,7 @@ class InterpretationPromptSpec:
         located = locate(tokenizer, pieces, marks, add_special_tokens=special)
         if located is None:
             raise self._error(
-                f"no placeholder mark is a token of its own in {_shortened(marks[0].join(pieces))} "
+                f"no placeholder mark is a token of its own in {shortened(marks[0].join(pieces))} "
                 f"(tried {', '.join(map(repr, dict.fromkeys(marks)))}); put spaces around the placeholders"
             )
         ids, locations, mark = located
@@ -192,7 +189,7 @@ class InterpretationPromptSpec:
         if not question.strip():
             raise self._error("the question is empty")
         if not self.has_field:
-            raise self._error(f"it has no field {QUESTION_FIELD} for the question {_shortened(question)}")
+            raise self._error(f"it has no field {QUESTION_FIELD} for the question {shortened(question)}")
         object.__setattr__(self, "_pieces", tuple(piece.replace(QUESTION_FIELD, question) for piece in self._pieces))
 
     def _repeat(self) -> None:
@@ -212,7 +209,7 @@ class InterpretationPromptSpec:
             if isinstance(part, str):
                 pieces[-1] += f" {part}" if after_placeholder and part and not part[0].isspace() else part
             elif isinstance(part, bool) or not hasattr(part, "__index__"):
-                raise self._error(f"sequence[{index}] is {_shortened(part)}; only text and ints can stand there")
+                raise self._error(f"sequence[{index}] is {shortened(part)}; only text and ints can stand there")
             else:
                 if after_placeholder or (pieces[-1] and not pieces[-1][-1].isspace()):
                     pieces[-1] += " "
@@ -220,7 +217,7 @@ class InterpretationPromptSpec:
         return tuple(pieces)
 
     def _error(self, problem: str) -> ValueError:
-        return ValueError(f"interpretation prompt {_shortened(self.name)}: {problem}")
+        return ValueError(f"interpretation prompt {shortened(self.name)}: {problem}")
 
 
 def _five_placeholders(name: str, request: str, reply: str) -> InterpretationPromptSpec:
@@ -270,66 +267,7 @@ BUILT_IN: dict[str, InterpretationPromptSpec] = {
 """The interpretation prompts that are known by name."""
 
 
-def find_spec(name_or_path: str | Path) -> InterpretationPromptSpec:
-    """A built-in interpretation prompt by its name, or one in a JSON file by its path.
-
-    Raises:
-        ValueError: neither, or everything that is wrong with the file.
-    """
-    if name_or_path in BUILT_IN:
-        return BUILT_IN[str(name_or_path)]
-    path = Path(name_or_path)
-    if path.suffix == ".json" or _is_file(path):
-        return _read_spec(path)
-    known = ", ".join(BUILT_IN)
-    raise ValueError(
-        f"unknown interpretation prompt {_shortened(str(name_or_path))}{did_you_mean(str(name_or_path), BUILT_IN)}; "
-        f"built in: {known}; or give the path of a .json file"
-    )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # longer than a file name can be, or with characters that none can have
-        return False
-
-
-_FIELD_TYPES = {
-    **dict.fromkeys(("name", "text", "placeholder", "reply", "stop"), str),
-    **dict.fromkeys(("chat", "repeated"), bool),
-    "sequence": list,
-}
-_JSON_NAMES = {str: "a text", list: "a list", bool: "true or false"}
-
-
-def _read_spec(path: Path) -> InterpretationPromptSpec:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the interpretation prompt {_shortened(str(path))}: {reason}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: an interpretation prompt is an object with the keys {', '.join(_FIELD_TYPES)}")
-
-    problems = []
-    for key, value in content.items():
-        if key not in _FIELD_TYPES:
-            problems.append(f"unknown key {_shortened(key)}{did_you_mean(key, _FIELD_TYPES)}")
-        elif not isinstance(value, _FIELD_TYPES[key]):
-            problems.append(f"{key} is {_shortened(value)}, it must be {_JSON_NAMES[_FIELD_TYPES[key]]}")
-    if isinstance(content.get("sequence"), list):
-        content["sequence"] = tuple(content["sequence"])
-    if problems:
-        raise ValueError(f"{path}: {'; '.join(problems)}")
-    try:
-        return InterpretationPromptSpec(**{"name": path.stem, **content})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
     shown = repr(value)
     return shown if len(shown) <= 200 else f"{shown[:160]}… ({len(shown)} characters)"
