@@ -106,7 +106,7 @@ def test_no_hooks_stay_behind():
         ("mlp_output", [4], "layer 4 is out of range: there are 4, 0 to 3"),
     ],
 )
-def test_places_that_do_not_exist(place, layers, message):
+def test_hook_points_that_do_not_exist(place, layers, message):
     with pytest.raises(ValueError, match=message):
         capture(tiny_model(), IDS, layers, [0], place)
 

@@ -1,4 +1,4 @@
-"""What goes into the engine, and what comes out."""
+"""The engine's input and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interpretations at random: several of one vector, each of which can be computed alone.
+"""Sampled interpretations: several of one vector, each of which can be computed alone.
 
     sampling = Sampling(samples=8, temperature=0.7, seed=1)
     cells = [Cell(vector, prompt, seed=sampling.seed_of("my vector", sample)) for sample in range(8)]

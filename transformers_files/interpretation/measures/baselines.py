@@ -1,4 +1,4 @@
-"""What answer recovery is held against: the logit lens and fitted ones, and the model that finishes its own pass."""
+"""What answer recovery is compared with: the logit lens and fitted ones, and the model that finishes its own pass."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .questions import Fact, names
 from .statistics import Estimate, estimate
 
 LENS_BEST = (1, 10)
-"""The answer counts as read by the lens if its first token is among so many."""
+"""The answer counts as read by the lens if its first token is among the best tokens of this number."""
 BARE = InterpretationPromptSpec("bare", text="Here is the next thing _")
 ROWS = 256
-"""Rows of logits that are held at once."""
+"""Rows of logits in memory at once."""
 
 
 def lens_shares(

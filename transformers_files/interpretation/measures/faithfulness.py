@@ -34,7 +34,7 @@ class Returns:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Of one layer; None where no word is of that sort."""
+    """The shares of one layer; None where there are no such words."""
 
     high: Returns | None
     low: Returns | None
@@ -80,7 +80,7 @@ def words(said: Said) -> list[tuple[str, float]]:
 
 
 def _returns(chosen: Sequence[Sequence[str]], again: Sequence[str], elsewhere: Sequence[str]) -> Returns | None:
-    """Averaged per fact, since words of one fact do not stand for themselves."""
+    """Averaged per fact, since words of one fact are not independent."""
     with_paraphrase, with_other = [], []
     for mine, paraphrased, other in zip(chosen, again, elsewhere):
         if mine:

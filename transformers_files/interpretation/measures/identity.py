@@ -26,7 +26,7 @@ from .interpreter import last_token_states
 from .statistics import Estimate, estimate
 
 IDENTITY = InterpretationPromptSpec("identity", text="cat -> cat\n1135 -> 1135\nhello -> hello\n _")
-"""The few-shot prompt of Patchscopes; what follows the placeholder is what the vector calls for."""
+"""The few-shot prompt of Patchscopes; what follows the placeholder is what the model makes of the vector."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Invented persons, and a copy of a model that has learned about them: what no other model can know.
+"""Invented persons, and a copy of a model that has learned about them: facts that no other model can know.
 
     persons = read_persons("persons.json")
     learned = learn_persons(model, tokenizer, persons)          # a copy; the model itself stays as it is

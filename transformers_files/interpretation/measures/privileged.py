@@ -49,7 +49,7 @@ class Answers:
     texts: Mapping[int, Mapping[str, str]]
     """Layer → prompt of a fact → its interpretation."""
     units: Sequence[Hashable]
-    """Of what each fact is one of several, which count as one when intervals are drawn: a person, or the fact."""
+    """The unit that is resampled for confidence intervals: a person, who has several facts, or the fact itself."""
 
     def shares(self, layers: Container[int]) -> PrivilegedShares:
         """Of the facts that are named at any of these layers; with one layer, at that one."""

@@ -84,7 +84,7 @@ def read_entities(path: str | Path) -> list[Entity]:
 
 
 def of_half(items: Sequence[Item], half: str) -> list[Item]:
-    """Those of one half."""
+    """The entries of one half."""
     if half not in HALVES:
         raise ValueError(f"there is no half {half!r}; use one of {', '.join(HALVES)}")
     return [item for item in items if item.half == half]

@@ -30,7 +30,7 @@ from .questions import Fact, names
 from .statistics import Estimate, estimate
 
 COMPLETION_TOKENS = 8
-"""Of the model's own completion; the longest answer is shorter."""
+"""Tokens of the model's own completion; the longest answer is shorter."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """The last token of a fact's prompt at one layer, interpreted, beside its controls."""
+    """The last token of a fact's prompt at one layer, interpreted, with its controls."""
 
     fact: Fact
     layer: int

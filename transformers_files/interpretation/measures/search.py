@@ -39,7 +39,7 @@ PLACEHOLDERS = (1, 2, 3)
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 FIRST_STRENGTHS = (1.0, 3.0)
 MODES = (("norm_matched_addition", None), ("norm_matched", 1.0), ("normalized", 1.0))
-"""Replacing modes beside addition, and their strength: of the best so far, or all of the embedding where they blend."""
+"""Replacing modes besides addition, with their strength; None: that of the best candidate so far."""
 GUIDANCE = (0.0, 0.5, 1.0, 2.0)
 DEEP_GAINS = (1.0, 2.0, 4.0)
 STOPS = ("", "\n")

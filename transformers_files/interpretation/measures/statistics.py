@@ -19,7 +19,7 @@ class Estimate:
     low: float
     high: float
     n: int
-    """How many there were."""
+    """Number of values."""
 
     def __str__(self) -> str:
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"

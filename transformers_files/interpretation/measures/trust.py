@@ -67,7 +67,7 @@ def precision_at(cells: Sequence[ScoredCell], coverage: float) -> Estimate:
 
 
 def steps(cells: Sequence[ScoredCell], calibration: Calibration) -> list[Step]:
-    """What the calibration promises beside what these cells hold; steps with no cell are left out."""
+    """What the calibration predicts, and what holds for these cells; steps with no cell are left out."""
     by_share: dict[float, list[ScoredCell]] = {share: [] for share in calibration.shares}
     for score, cell in _scored(cells):
         by_share[calibration.share(score)].append(cell)

@@ -24,7 +24,7 @@ def capture(
     tokens: Sequence[int | range],
     place: str = RESIDUAL,
 ) -> Tensor:
-    """What a plain forward calls `hidden_states[layer][0, token]`, for each of the layers and tokens; or another place.
+    """What a plain forward calls `hidden_states[layer][0, token]`, for each layer and token; or another hook point.
 
     The pass runs the decoder without the output matrix, and keeps nothing but what is asked for.
 
@@ -32,17 +32,17 @@ def capture(
         model: a causal language model.
         input_ids: `[1, sequence]`.
         layers: 0 … n_layers, in any order: the input of that decoder layer; n_layers is the state after the final norm.
-            Negative ones count from the end. Other places than the residual stream have 0 … n_layers − 1.
+            Negative ones count from the end. Hook points other than the residual stream have 0 … n_layers − 1.
         tokens: positions in the sequence, in any order, negative ones counting from the end; or ranges of positions
             from 0 on, which stand for the mean over them, computed in float32 and rounded once.
-        place: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see
+        place: the hook point: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see
             `families.HOOK_POINTS`.
 
     Returns:
         `[len(layers), len(tokens), hidden]` on the CPU, in the model's dtype.
 
     Raises:
-        ValueError: `input_ids` is not one sequence, no layer is given, or a layer, token or place does not exist.
+        ValueError: `input_ids` is not one sequence, no layer is given, or a layer, token or hook point does not exist.
         UnsupportedModelError: what the layers are given is not one embedding per token.
         RuntimeError: a layer never ran as a module of its own.
     """

@@ -2,10 +2,10 @@
 
     adapter = Adapter.find("mine/reader")       # a folder or hub id, as PEFT stores it; no weights are read
     adapter.check(model)
-    reader = adapter.on(model)                  # `model` itself goes on without it
+    reader = adapter.on(model)                  # `model` itself stays without it
 
-Nothing is switched: the reader has modules of its own over the same memory. So whatever goes wrong in one of them, or
-runs in another thread, the other is not affected. Reading an adapter needs the packages peft and safetensors.
+Nothing is switched: the reader has modules of its own over the same memory. An error in one of them, or a
+pass in another thread, does not affect the other. Reading an adapter needs the packages peft and safetensors.
 """
 
 from __future__ import annotations

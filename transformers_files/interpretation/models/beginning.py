@@ -6,7 +6,7 @@
 The tested families do. Of others it is measured with the very prompt: reading it in two parts, repeating and selecting
 rows must give the logits that the library's own cached decoding gives of one row. Prefix-LM attention (both ways within
 the prompt), recurrent layers that start anew in a pass over several tokens, and caches whose rows cannot be taken apart
-do not: they read the whole prompt in every row, or the whole text in every step. Slower, and said so.
+do not: they read the whole prompt in every row, or the whole text in every step. That is slower, and a warning says so.
 """
 
 from __future__ import annotations

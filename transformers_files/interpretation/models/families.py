@@ -5,7 +5,7 @@
 
     module = hook_point_module(model, 5, "mlp_output")   # the module of layer 5 whose output that is
 
-A model that the look-up does not understand can say it itself: ``model.interpretation_layers = "path.to.layers"``, and
+Where the look-up fails, the model can be given the path: ``model.interpretation_layers = "path.to.layers"``, and
 ``model.interpretation_places = {"mlp_output": "path.within.a.layer"}``.
 """
 

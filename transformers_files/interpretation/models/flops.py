@@ -1,4 +1,4 @@
-"""What tokens cost a model, counted from its modules: parameters, key/value cache, operations.
+"""What it costs a model to process tokens, counted from its modules: parameters, key/value cache, operations.
 
 size = ModelSize.of(model)                                    # with or without weights
 Work(tokens=100, logits=1, pairs=100 * 100).operations(size)  # FLOPs of a pass over 100 tokens

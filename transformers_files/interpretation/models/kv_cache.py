@@ -1,11 +1,11 @@
-"""Caches of every transformers version behind few verbs: empty, size, repeat rows, select rows.
+"""The caches of every transformers version behind a few operations: empty, size, repeat rows, select rows.
 
     cache = empty_cache(model)                       # what to pass with the first tokens
     out = model(input_ids, use_cache=True, **cache_beside(model, cache, input_ids))
     wide = repeat_rows(cache_in(out), 64)            # one prompt, 64 continuations
-    rest = select_rows(wide, rows_that_go_on)        # in any order, and as often as asked for
+    rest = select_rows(wide, unfinished_rows)         # in any order, and as often as asked for
 
-A verb never changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
+No operation changes the cache that it is given: the library appends to a cache object in place, so whoever shares one
 prefix among several batches takes a new object from `repeat_rows` or `select_rows` for each.
 
 Three representations exist. A *legacy* cache is a tuple of `(keys, values)` per layer: all of 4.34.0, and families that

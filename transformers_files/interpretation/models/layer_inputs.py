@@ -4,8 +4,9 @@
     check_runs_once(model, [1, 12])
 
 Some models carry several residual streams side by side (hyper-connections, AltUp), put columns before rows, loop over
-their layers, or skip those that attend to an image where there is none. Positions of a hidden state mean something else
-there, or nothing. The tested families do none of that. Others are asked once, by a pass over two rows of three tokens.
+their layers, or skip those that attend to an image where there is none. There, a position in a hidden
+state means something else, or nothing. The tested families do none of that. Others are checked once, by a pass over two
+rows of three tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model from its name: first what can be known without its weights, then the weights.
+"""Loads a model by name: first what can be known without its weights, then the weights.
 
     outline = read_outline("meta-llama/Llama-3.1-8B-Instruct")
     model = load_weights(outline, dtype=torch.bfloat16, device="cuda")

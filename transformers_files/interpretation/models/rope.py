@@ -1,8 +1,8 @@
-"""Rotary embeddings that turn by other angles once a text is long (LongRoPE, Ding and others 2024, as in Phi-3).
+"""Rotary embeddings whose angles change once a text is long (LongRoPE, Ding and others 2024, as in Phi-3).
 
 The angles of all positions depend on how long the text is that a pass ends with. Keys that a cache holds keep those of
-a shorter text, so a text that outgrows the short angles between two passes is read otherwise than in one. What the
-library means is one pass: its `generate` drops the cache at that point.
+a shorter text, so a text that outgrows the short angles between two passes gives other states than in one pass.
+The library's meaning is that of one pass: its `generate` drops the cache at that point.
 """
 
 from __future__ import annotations

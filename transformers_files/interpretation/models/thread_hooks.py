@@ -1,4 +1,4 @@
-"""Hooks on a module that act in this thread alone: others that run the same model meanwhile see the plain one.
+"""Hooks on a module that act in this thread only: other threads running the same model see the plain one.
 
     with input_hook(layer, lambda hidden: 2 * hidden), output_hook(other_layer, seen.append):
         model(input_ids)
@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Act = Callable[[Tensor], Tensor | None]
-"""Is given a tensor that passes by; what it returns takes its place, unless that is None."""
+"""Receives a tensor; what it returns replaces that tensor, unless it is None."""
 
 
 @contextmanager

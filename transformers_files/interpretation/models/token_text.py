@@ -1,4 +1,4 @@
-"""What tokens are called, and the text that they make: of ids that the tokenizer lacks, too.
+"""The names of tokens and the text that they form, including ids that the tokenizer lacks.
 
     token_strings(tokenizer, [464, 3139, 49155])        # ("The", "Ġcapital", "<id 49155>")
     token_pieces(tokenizer, [464, 3139, 49155])         # ("The", " capital", "<id 49155>")

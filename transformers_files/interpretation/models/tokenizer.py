@@ -1,4 +1,4 @@
-"""What is asked of a tokenizer: those of `transformers` have it, slow and fast ones."""
+"""The protocol of a tokenizer: slow and fast ones of `transformers` satisfy it."""
 
 from __future__ import annotations
 

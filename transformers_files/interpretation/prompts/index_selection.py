@@ -1,6 +1,6 @@
 """Which layers, which tokens: `all`, `last`, `0,5,10`, `0:30:5`, negative indices, and any of them joined by commas.
 
-Of tokens also averages: `mean(2:5)`, `mean(all)`; and segments, whose tokens have a placeholder each: `segment(2:6)`.
+For tokens also averages: `mean(2:5)`, `mean(all)`; and segments, whose tokens have a placeholder each: `segment(2:6)`.
 """
 
 from __future__ import annotations

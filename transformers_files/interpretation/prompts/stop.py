@@ -1,10 +1,10 @@
-"""Where an interpretation ends before it is as long as it may be: at a text that belongs to its prompt, or in a loop.
+"""Where an interpretation ends before its maximum length: at the prompt's stop text, or in a loop.
 
     stop = Stop("\\n", tokenizer)
     stop.reached_by(token_ids)      # "stop", "loop" or None
     stop.cut(" Tokyo: a city in Japan\\nSyria")          # " Tokyo: a city in Japan"
 
-What follows the line break of a few-shot list is the next entry, invented; what follows a third repetition is a fourth.
+After the line break of a few-shot list the model invents the next entry; after a third repetition comes a fourth.
 """
 
 from __future__ import annotations

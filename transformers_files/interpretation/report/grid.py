@@ -16,7 +16,7 @@ from .strings import inert, one_line, readable_tokens, visible
 
 _Place = tuple[int | None, int]
 _Key = tuple[str, str, str, str]
-"""Name of the interpretation prompt with its question, its text, insert layer, place."""
+"""Name of the interpretation prompt with its question, its text, insert layer, hook point."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True)
 class PromptGrid:
-    """What one interpretation prompt, inserted at one layer, says about an example's embeddings of one place."""
+    """What one interpretation prompt, inserted at one layer, says about an example's embeddings of one hook point."""
 
     label: str
     prompt: str
@@ -42,7 +42,7 @@ class PromptGrid:
     """(layer_idx, token_idx) → the record of that cell, of samples the most frequent. Cells that were not computed are
     absent."""
     agreements: Mapping[_Place, Agreement]
-    """Of the cells with samples."""
+    """How far the samples agree, for cells that have samples."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,6 @@ def mean_relevancy(record: Record) -> float | None:
     return _mean(record.interpretation_weights)
 
 
-def mean_probability(record: Record) -> float | None:
-    """Mean probability of the interpretation's tokens; None where there are none."""
-    return _mean(record.interpretation_prob)
-
-
 def names_answer(record: Record) -> bool:
     """Whether the interpretation contains the example's answer as whole words, in upper or lower case."""
     if not record.answer or not record.has_interpretation:
@@ -135,11 +130,9 @@ def _example(records: list[Record]) -> ExampleGrid:
 
 
 def _reading(label: str, key: _Key, cells: Mapping[_Place, Mapping[int | None, Record]]) -> PromptGrid:
-    """cells: by place, the record of each sample; of None where there is no sampling."""
-    agreements = {place: agreement(list(found.values())) for place, found in cells.items() if None not in found}
-    records = {
-        place: agreements[place].record if place in agreements else found[None] for place, found in cells.items()
-    }
+    """cells: (layer, token) → sample number, or None without sampling → its record."""
+    agreements = {cell: agreement(list(found.values())) for cell, found in cells.items() if None not in found}
+    records = {cell: agreements[cell].record if cell in agreements else found[None] for cell, found in cells.items()}
     return PromptGrid(label, key[1], key[2], records, agreements)
 
 
@@ -175,8 +168,8 @@ def _parts(token: str, kind: str) -> list[str]:
 
 
 def _label(key: _Key, keys: list[_Key]) -> str:
-    """The prompt's name and the place, with the insert layer where that would not tell two readings apart."""
-    name, _, insert_layer, place = key
-    label = name if place in ("", RESIDUAL) else f"{name} · {place.replace('_', ' ')}"
-    alike = [other for other in keys if (other[0], other[3]) == (name, place)]
+    """The prompt's name and the hook point, with the insert layer where that would not tell two readings apart."""
+    name, _, insert_layer, hook_point = key
+    label = name if hook_point in ("", RESIDUAL) else f"{name} · {hook_point.replace('_', ' ')}"
+    alike = [other for other in keys if (other[0], other[3]) == (name, hook_point)]
     return label if len(alike) == 1 else f"{label} · layer {insert_layer} · {alike.index(key) + 1}"

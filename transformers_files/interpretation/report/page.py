@@ -160,7 +160,7 @@ def _example_data(example: ExampleGrid, calibration: Calibration) -> dict[str, A
 
 def _reading_data(reading: PromptGrid, calibration: Calibration) -> dict[str, Any]:
     agreements = reading.agreements
-    cells = [cell_data(record, calibration, agreements.get(place)) for place, record in reading.records.items()]
+    cells = [cell_data(record, calibration, agreements.get(cell)) for cell, record in reading.records.items()]
     return {"label": reading.label, "cells": cells}
 
 
@@ -171,16 +171,16 @@ def cell_data(record: Record, calibration: Calibration, agreement: Agreement | N
     numbers follow: how many say what the record says, and how many there are. A cell that went wrong is
     [layer, token, status].
     """
-    place = [record.layer_idx, record.token_idx]
+    cell = [record.layer_idx, record.token_idx]
     if not record.has_interpretation:
-        return [*place, record.status]
+        return [*cell, record.status]
     weights = record.interpretation_weights
     known = len(record.interpretation_tokens) == len(weights)
     texts = list(record.interpretation_tokens) if known else record.interpretation_text
     numbers = [[_thousandths(number) for number in column] for column in (weights, record.interpretation_prob)]
     trust = _thousandths(calibration.trust(weights))
     counts = [] if agreement is None else [agreement.alike, agreement.samples]
-    return [*place, _thousandths(mean_relevancy(record)), texts, *numbers, trust, *counts]
+    return [*cell, _thousandths(mean_relevancy(record)), texts, *numbers, trust, *counts]
 
 
 def _thousandths(number: float | None) -> int | None:

@@ -61,12 +61,12 @@ def show(
 
 
 def _without_the_untrusted(reading: PromptGrid, min_trust: float, calibration: Calibration) -> PromptGrid:
-    shares = {place: calibration.trust(record.interpretation_weights) for place, record in reading.records.items()}
+    shares = {cell: calibration.trust(record.interpretation_weights) for cell, record in reading.records.items()}
     records = {
-        place: record
-        if not record.has_interpretation or (shares[place] or 0.0) >= min_trust
+        cell: record
+        if not record.has_interpretation or (shares[cell] or 0.0) >= min_trust
         else replace(record, interpretation_text=_HIDDEN, interpretation_weights=())
-        for place, record in reading.records.items()
+        for cell, record in reading.records.items()
     }
     return replace(reading, records=records)
 

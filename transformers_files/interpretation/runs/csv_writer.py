@@ -39,9 +39,9 @@ class Found:
     """What already exists at an output's path."""
 
     manifest: Manifest | None = None
-    """Of the run to resume; None: a new run begins."""
+    """The manifest of the run to resume; None: a new run begins."""
     position: Position = field(default_factory=Position)
-    """Of the output itself."""
+    """How far the output itself has come."""
     kept: Mapping[int, ShardEntry] = field(default_factory=dict)
     """Chunks that are on the disk but not in the output yet."""
 
@@ -56,7 +56,7 @@ class Found:
 
     @property
     def failed(self) -> int:
-        """Those among them without an interpretation."""
+        """How many of them have no interpretation."""
         return self.position.failed + sum(place.failed for place in self.kept.values())
 
 
@@ -84,7 +84,7 @@ def check_output(path: Path) -> None:
 
 
 def find_begun(path: Path) -> Manifest | None:
-    """Of the run that has begun this output; None where there is none. Raises OutputError."""
+    """The manifest of the run that began this output; None where there is none. Raises OutputError."""
     manifest = read_manifest(path)
     has_rows = path.exists() and path.stat().st_size
     return manifest if has_rows or (is_parquet(path) and shards_folder(path).is_dir()) else None

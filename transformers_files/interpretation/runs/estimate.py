@@ -40,7 +40,7 @@ class WorkEstimate:
 
     size: ModelSize
     source_size: ModelSize | None
-    """Of the model that reads the source prompts, where it is another one."""
+    """The size of the model that reads the source prompts, where that is another one."""
     cells: int
     chunks: int
     batches: int
@@ -54,7 +54,7 @@ class WorkEstimate:
     """Running prompts and interpretations without surgery."""
     weight_bytes: int
     cache_bytes: int
-    """Of one batch at its longest, as if no two cells generated the same."""
+    """The cache of one batch at its longest, as if no two cells generated the same."""
     csv_bytes: int
 
     @property
@@ -77,7 +77,7 @@ class WorkEstimate:
         return f"time        {time} on {devices} {'devices' if devices > 1 else 'device'} at {rate} each"
 
     def lines(self) -> list[str]:
-        """To be printed."""
+        """The estimate as printed."""
         parts = (self.sources, self.prompts, self.decoding, self.plain)
         other = f", the source model's {self.source_size.parameters:,}" if self.source_size else ""
         return [
@@ -220,7 +220,7 @@ def _stand_in(
 
 
 def _size(number: float) -> str:
-    """Bytes for reading."""
+    """Bytes in a unit for people."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

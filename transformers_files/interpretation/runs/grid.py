@@ -52,7 +52,7 @@ class Source:
 
     @cached_property
     def segment_lengths(self) -> frozenset[int]:
-        """Of the segments among its tokens."""
+        """The lengths of the segments among its tokens."""
         tokens = () if isinstance(self.tokens, range) else self.tokens
         return frozenset(len(token) for token in tokens if isinstance(token, Segment))
 
@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a cell is."""
+    """Which cell: its source, prompt, layer, tokens and sample."""
 
     source: Source
     prompt: InterpretationPrompt
@@ -102,7 +102,7 @@ class Plan:
     """Where in a layer embeddings are read; one of `families.HOOK_POINTS`."""
     captured_bytes: int = CAPTURED_BYTES
     samples: int | None = None
-    """Of each cell; None: its only interpretation is not drawn at random."""
+    """The number of samples of each cell; None: its only interpretation is not sampled."""
     segment_prompts: Mapping[int, tuple[InterpretationPrompt, ...]] = field(default_factory=dict)
     """The prompts for segments of each length."""
 
@@ -119,7 +119,7 @@ class Plan:
 
     @property
     def all_prompts(self) -> tuple[InterpretationPrompt, ...]:
-        """Also those for segments."""
+        """The interpretation prompts, including those for segments."""
         return tuple(dict.fromkeys([*self.prompts, *chain.from_iterable(self.segment_prompts.values())]))
 
     @property

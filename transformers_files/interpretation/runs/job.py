@@ -54,7 +54,7 @@ class Ready:
 
 
 class Job:
-    """A model at work on a plan."""
+    """A plan with the model that computes it."""
 
     def __init__(
         self,
@@ -109,14 +109,14 @@ class Job:
         return address.layer / len(decoder_layers(source.model))
 
     def _seed(self, address: Address) -> int | None:
-        """Of a sample; None where there is no sampling."""
+        """The seed of a sample; None where there is no sampling."""
         sampling = self.settings.sampling
         if sampling is None or address.sample is None:
             return None
         return sampling.seed_of(address.cell(self.plan.hook_point), address.sample)
 
     def all_records(self) -> Iterator[Record]:
-        """Those of every chunk."""
+        """The records of every chunk."""
         for chunk in range(self.plan.n_chunks):
             yield from self.records(chunk)
 

@@ -1,4 +1,4 @@
-"""What a model can take in, and what is said where something asks for more."""
+"""What a model can take in, and the messages where something exceeds that."""
 
 from __future__ import annotations
 

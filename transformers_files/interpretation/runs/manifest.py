@@ -9,9 +9,10 @@
       "complete": {"chunks": 2, "rows": 510, "failed": 0, "bytes": 123456, "crc32": 305419896}    (once the run is)
     }
 
-A run is resumed only with equal settings. What is noted under "about" may differ: names of the same files, and the
-machine, which can change the last digits. The plan is what was resolved when the run began; a resumed run takes it from
-here, and so it does the time, by which chat templates write the date: all prompts of a run are of one day.
+A run is resumed only if its identity, here under "settings", is equal. What is noted under "about" may differ: names of
+the same files, and the machine, which can change the last digits. The plan is what was resolved when the run began; a
+resumed run takes it from here, and so it does the time, by which chat templates write the date: all prompts of a run
+are of one day.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Position:
     """Rows without an interpretation; their status says why."""
     bytes: int = 0
     crc32: int = 0
-    """Of all bytes up to here."""
+    """Checksum of all bytes up to here."""
 
     @classmethod
     def from_json(cls, content: Any) -> Position:
@@ -81,7 +82,7 @@ class Manifest:
         return list(_differences(self.identity, identity))
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
-        """The same for what may differ, names apart."""
+        """The same as `differences` for what may differ, except for names."""
         names = ("model", "source model", "examples", "mapping", "reader adapter", "reader")
         then, now = ({key: one[key] for key in one if key not in names} for one in (self.about, about))
         return list(_differences(then, now))
@@ -128,7 +129,7 @@ def read_manifest(output: Path) -> Manifest | None:
 
 
 def package_fingerprint(package: Path = PACKAGE) -> str:
-    """Of the code that computes results: those of two versions of it should not share a file."""
+    """A digest of the code that computes results: results of two versions of it should not share a file."""
     digest = hashlib.sha256()
     for path in sorted(path for name in COMPUTING for path in (package / name).rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())

@@ -30,8 +30,9 @@ from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
-from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec, find_spec
+from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..prompts.questions import Prompt, ask
+from ..prompts.spec_files import find_spec
 from ..readers.formats import find_reader
 from ..readers.reader import Reader
 from .coordination import Ranks
@@ -54,7 +55,7 @@ class Checked:
 
     examples: ExamplesFile
     prompts: tuple[Prompt, ...]
-    """Asked all questions."""
+    """Filled with every question."""
     layers: Selection
     tokens: Selection
     settings: InterpretationSettings
@@ -136,24 +137,24 @@ class Prepared:
     request: RunRequest
     outline: Outline
     source: Outline | None
-    """Of the source model, where it is another one."""
+    """The source model's outline, where that is another model."""
     plan: Plan
     settings: InterpretationSettings
     placement: Placement | None
     """It fits both models."""
     maps: MapsFile | None
     adapter: Adapter | None
-    """Of the interpreting model."""
+    """An adapter for the interpreting model."""
     published: Reader | None
     """What all of this comes from, if it is a published reader."""
     mapping: AnyMap
-    """Of the maps or the reader."""
+    """The mapping of the maps or the reader."""
     device: str
     dtype: torch.dtype
     identity: Mapping[str, Any]
-    """The settings that a resumed run must share; see `manifest`."""
+    """What a resumed run must share; see `Manifest.identity`."""
     found: Found
-    """What an earlier run with the same settings has left; always empty on ranks above 0."""
+    """What an earlier run of the same identity has left; always empty on ranks above 0."""
     began: datetime
     """When the run did; chat templates that write the date write this one."""
     ranks: Ranks | None = None
@@ -161,7 +162,7 @@ class Prepared:
 
     @property
     def reader(self) -> Outline:
-        """Of the model that reads the examples."""
+        """The outline of the model that reads the examples."""
         return self.source or self.outline
 
     @property
@@ -346,7 +347,7 @@ def _named(prompt: InterpretationPrompt) -> str:
 
 
 def _sources_digest(sources: Sequence[Source]) -> str:
-    """Of texts and token ids: a chat template may write the same example in another way on another day."""
+    """A digest of texts and token ids: a chat template may write the same example in another way on another day."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(repr((source.text, source.input_ids, source.minus and source.minus.input_ids)).encode())

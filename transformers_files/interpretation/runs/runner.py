@@ -75,7 +75,7 @@ def assist(prepared: Prepared) -> None:
 
 @dataclass(frozen=True)
 class Models:
-    """Ready to run."""
+    """The models of a run, ready to run."""
 
     model: nn.Module
     source: SourceModel

@@ -8,7 +8,7 @@
 A file is a sequence of frames: a line of JSON that describes what follows, the chunk's bytes as they go into the
 output, and a CRC-32 of both. Only its own process writes to it, and never again after it has ended, so only the last
 frame can be torn; it is skipped, and its chunk is computed again. The key in a file's name is that of the
-run's settings and plan: a process of an earlier run that is still alive somewhere cannot add to this one.
+run's identity and plan: a process of an earlier run that is still alive somewhere cannot add to this one.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Shard:
 
 
 def write_whole(file: BinaryIO, data: bytes) -> None:
-    """To the disk."""
+    """Write everything, and flush it to the disk."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

@@ -40,7 +40,7 @@ def lead(
     Raises RankError as soon as one of them has failed.
     """
     launch = secrets.token_hex(4)
-    work = {"settings": manifest.identity, "plan": manifest.plan, "launch": launch, "missing": _ranges(missing)}
+    work = {"identity": manifest.identity, "plan": manifest.plan, "launch": launch, "missing": _ranges(missing)}
     ranks.publish("work", work)
     for _ in _work(ranks, job, missing, Shard(shard_path(output, manifest.key, launch, ranks.rank)), encode):
         yield start.plus(*_totals(ranks))
@@ -56,12 +56,12 @@ def support(
 ) -> None:
     """Compute a part of the chunks that rank 0 publishes, until none is left.
 
-    identity: the settings of this rank. Raises OutputError if rank 0 has different ones.
+    identity: of the run as this rank was asked for it; see `Manifest`. Raises OutputError if rank 0 has another.
     """
     work = ranks.await_published("work")
     if work is None:
         return
-    manifest = Manifest(work["settings"], {}, work["plan"])
+    manifest = Manifest(work["identity"], {}, work["plan"])
     differences = manifest.differences(identity)
     if differences:
         raise OutputError(f"rank 0 and {ranks.name} have different settings: {'; '.join(differences)}")

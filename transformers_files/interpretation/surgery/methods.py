@@ -150,9 +150,9 @@ def _greedy_search(
     max_length: int | None,
     synced_gpus: bool,
     streamer: Any,
-    **settings: Any,
+    **options: Any,
 ) -> Any:
-    """4.34.0's greedy search by way of `generate`; `settings` are fields of the generation config and model inputs."""
+    """4.34.0's greedy search by way of `generate`; `options` are fields of the generation config and model inputs."""
     from transformers import GenerationConfig
     from transformers.generation import MaxLengthCriteria
 
@@ -162,9 +162,9 @@ def _greedy_search(
     outputs = ("output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate")
     fields = ("pad_token_id", "eos_token_id", *outputs)
     own = model.generation_config
-    chosen = {field: settings.pop(field) for field in fields}
+    chosen = {field: options.pop(field) for field in fields}
     chosen = {field: getattr(own, field, None) if value is None else value for field, value in chosen.items()}
-    settings.setdefault("attention_mask", torch.ones_like(input_ids))
+    options.setdefault("attention_mask", torch.ones_like(input_ids))
     # The model's own generation config overrides defaults of an explicit one. A shallow copy has the same weights and
     # modules, hooks included, and a config of its own: other threads that generate meanwhile keep theirs.
     plain = copy.copy(model)
@@ -176,7 +176,7 @@ def _greedy_search(
         stopping_criteria=[criterion for criterion in criteria if not isinstance(criterion, MaxLengthCriteria)],
         synced_gpus=synced_gpus,
         streamer=streamer,
-        **settings,
+        **options,
     )
 
 

@@ -2,7 +2,7 @@
 
     memory = GrowingBuffers()
     with FunctionOverrides({torch.cat: memory.append, scaled_dot_product_attention: one_query_attention(memory.whole)}):
-        cache = memory.select_rows(cache, rows_that_go_on)
+        cache = memory.select_rows(cache, unfinished_rows)
         model(next_tokens, use_cache=True, **cache_beside(model, cache, next_tokens))      # appends to the cache
 
 The library copies the whole cache in every decode step to append a token to it, and memory that is new to a process
