@@ -26,7 +26,7 @@ def cell(answer, layer, text, other="", random=""):
 
 
 class Telling:
-    """An interpreter that says what it is told, state by state."""
+    """An interpreter that gives prepared texts, state by state."""
 
     def __init__(self, model, answers):
         self.model, self.tokenizer = model, TOKENIZER

@@ -185,7 +185,7 @@ def locked(site: Site) -> Iterator[None]:
 
 
 def wait_for_lock(descriptor: int, place: Path) -> None:
-    """Return when the lock is ours; go on without where the file system has no locks."""
+    """Return when the lock is ours, or at once where the file system has no locks."""
     if fcntl is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""What the installer says when it cannot go on, and remarks on the way."""
+"""The installer's errors and its remarks on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the installer can be told to do. Each function returns the result in words."""
+"""The installer's commands. Each function returns the result in words."""
 
 from __future__ import annotations
 

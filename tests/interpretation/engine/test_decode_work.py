@@ -28,7 +28,7 @@ def test_identical_vectors_are_interpreted_once(llama):
 
 
 def test_without_surgery_every_text_is_read_once(llama):
-    """Beside the prompt's and the cells' own tokens: one for each distinct beginning that somebody goes on from."""
+    """Besides the prompt's and the cells' own tokens: one for each distinct beginning that a cell continues."""
     cells = [Cell(v * scale, PROMPT) for v in vectors(llama, 4) for scale in (1, 1.001, 30)]
     counted, handle = count_positions(llama)
     try:

@@ -1,4 +1,4 @@
-"""Kinds of entities, with an interpreter that answers as it is told."""
+"""Kinds of entities, with an interpreter that gives prepared answers."""
 
 from __future__ import annotations
 

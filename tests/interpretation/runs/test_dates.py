@@ -1,4 +1,4 @@
-"""A run that goes on on another day, with a chat template that writes the date."""
+"""A run that is resumed on another day, with a chat template that writes the date."""
 
 from __future__ import annotations
 
