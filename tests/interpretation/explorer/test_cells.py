@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from explorer_client import Client
+from tiny_folder import write_tiny_folder
 from transformers.interpretation import InterpretationPromptSpec, interpret, read_csv, read_parquet
+from transformers.interpretation.explorer import Explorer
 from transformers.interpretation.report.grid import examples_of
 from transformers.interpretation.report.page import cell_data, data_json
 from transformers.interpretation.results.calibration import BUILT_IN_CALIBRATION
@@ -102,3 +105,17 @@ def test_the_prompts_tokens_are_those_of_the_grid(client):
 def test_lists_in_a_table_can_be_read_back(client, tmp_path):
     (tmp_path / "table.csv").write_bytes(client.post("table", ASKED)[1])
     assert len(read_csv(tmp_path / "table.csv")) == 5 * 9
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": 2, "seed": 3}, {"question": "what?", "layers": "1"}], ids=str)
+def test_the_lines_of_python_give_the_same(tiny, tmp_path, options):
+    text = "x: _ {question}" if "question" in options else "x: _"
+    asked = {**ASKED, **options, "raw": True, "interpretation_prompt": {"text": text}}
+    with Explorer(*tiny, name=str(write_tiny_folder(tmp_path))) as explorer:
+        client = Client(explorer.url)
+        code = client.post("table", {**asked, "format": "python"})[1].decode()
+        content = client.post("table", asked)[1]
+    names = {}
+    exec(code.replace("print(", "repr("), names)
+    names["results"].to_csv(tmp_path / "expected.csv")
+    assert content == (tmp_path / "expected.csv").read_bytes()

@@ -154,7 +154,9 @@ def _add_routes(app: FastAPI, served: Served) -> None:
             await planned(query)  # which refuses what cannot be done
         if records is None:
             return Response(status_code=CLIENT_GONE)
-        content = await asyncio.to_thread(form.write, Answer(query, served.name, query.spec(), records))
+        content = await asyncio.to_thread(
+            form.write, Answer(query, served.name, query.spec(), str(model.dtype), records)
+        )
         disposition = f'attachment; filename="interpretations.{form.suffix}"'
         return Response(content, media_type=form.media_type, headers={"Content-Disposition": disposition})
 

@@ -24,6 +24,8 @@ class Answer:
     """Its name."""
     spec: InterpretationPromptSpec
     """What the query's cells are interpreted with."""
+    dtype: str
+    """Of the model, as torch names it: "torch.bfloat16"."""
     records: Sequence[Record] = ()
 
 
@@ -69,10 +71,12 @@ def _python(answer: Answer) -> bytes:
         chosen["interpretation_prompt"] = _Code(f"InterpretationPromptSpec({arguments})")
     arguments = "".join(f",\n    {name}={value!r}" for name, value in chosen.items())
     return (
+        "import torch\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"from transformers.interpretation import {', '.join(imports)}\n\n"
         f"name = {answer.model!r}\n"
-        "model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)\n"
+        f"model = AutoModelForCausalLM.from_pretrained(name).to({answer.dtype})\n"
+        "tokenizer = AutoTokenizer.from_pretrained(name)\n"
         f"results = interpret(model, tokenizer, {prompt!r}{arguments})\n"
         "print(results.dataframe())\n"
     ).encode()
