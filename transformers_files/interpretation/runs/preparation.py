@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import transformers
 
+from ..engine.kernels.switch import are_used
 from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..errors.problems import ProblemsError, problems_of
@@ -73,6 +74,8 @@ def check(request: RunRequest) -> Checked:
     asked: Sequence[Prompt] = ()
     selections: dict[str, Selection] = {}
     settings = InterpretationSettings()
+    with _collected(problems):
+        are_used()
     with _collected(problems):
         check_output(request.output)
     if request.output.suffix.lower() not in (".csv", ".parquet"):
@@ -334,6 +337,7 @@ def about(prepared: Prepared) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "MKL_CBWR": os.environ.get("MKL_CBWR"),
+        **({} if are_used() else {"kernels": "torch's own"}),
     }
 
 

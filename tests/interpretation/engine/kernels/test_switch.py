@@ -43,3 +43,9 @@ def test_the_switch_leaves_every_function_as_torch_has_it(monkeypatch):
     overrides.clear()
     with switch.row_selection() as selected:
         assert not overrides and selected is switch.select_rows
+
+
+def test_a_misspelt_switch_is_an_error(monkeypatch):
+    monkeypatch.setenv(switch.VARIABLE, "off")
+    with pytest.raises(ValueError, match="LLM_INTERPRET_KERNELS is 'off': set it to 0"):
+        switch.are_used()

@@ -27,10 +27,18 @@ SelectRows = Callable[[Any, torch.Tensor], Any]
 """From a cache and row numbers to a cache of these rows; the cache that is given must not be used again."""
 
 
+def are_used() -> bool:
+    """Unless the variable is 0. Raises ValueError for anything but 0 and 1, which would be a misspelt switch."""
+    given = os.environ.get(VARIABLE, "1")
+    if given not in ("0", "1"):
+        raise ValueError(f"{VARIABLE} is {given!r}: set it to 0 to leave every function as torch has it, or to 1")
+    return given == "1"
+
+
 @contextmanager
 def row_selection() -> Iterator[SelectRows]:
     """How a decode loop selects rows of its cache; within, torch's functions are answered by the kernels."""
-    if os.environ.get(VARIABLE) == "0":
+    if not are_used():
         yield select_rows
         return
     memory = GrowingBuffers()
