@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from .scheduler import BusyError, StoppedError, in_short
+from .scheduler import BusyError
 from .streams import FailedError
+from .tickets import StoppedError, in_short
 
 SECONDS_TO_RETRY = 2
 _SHOWN = 3

@@ -16,105 +16,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import nn
 
-from ..engine.cell import Cell, Interpretation
 from ..engine.decode import interpret_chunk, resolve_batch_size
-from ..engine.settings import InterpretationSettings
-from ..errors.problems import problems_of
-from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import Record
 from .dealing import Pace, shares
-from .messages import Begun, Computed, Failed, Finished, Message
+from .memory import Memory
+from .messages import Computed, Finished
+from .tickets import ReadyCell, StoppedError, Ticket, Work
 
 MOST_CELLS = 50_000
 """Of all tickets together until they are released: what waits, and what has been computed and not been fetched."""
 MOST_CALLS = 256
 """Other requests for the model in the queue."""
-REMEMBERED = 20_000
-"""Interpretations that are kept for whoever asks again: some 60 MB."""
 _FITTING = 1000
 """Lengths of prompts whose batch size is kept."""
-_SHOWN = 300
-"""Characters of an error that are told to clients."""
 
 
 class BusyError(RuntimeError):
     """The queue is full; the message says what to do."""
-
-
-class StoppedError(RuntimeError):
-    """What was asked for will not come."""
-
-
-class ReadyCell(Protocol):
-    """What the engine takes, and whatever its work needs beside it."""
-
-    @property
-    def cell(self) -> Cell:
-        """For the engine."""
-
-
-class Work(Protocol):
-    """Cells that are interpreted with the same settings and prompts. Its methods run in the model's thread."""
-
-    settings: InterpretationSettings
-    prompts: tuple[InterpretationPrompt, ...]
-    """Of a grid one, and those for segments."""
-
-    @property
-    def addresses(self) -> Sequence[Any]:
-        """Of its cells, in the order in which they are wanted."""
-
-    def begin(self) -> Begun:
-        """Read the source, or whatever comes first."""
-
-    def ready(self, addresses: Sequence[Any]) -> Sequence[ReadyCell]:
-        """What the engine needs of some cells; of those that do not exist, nothing."""
-
-    def record(self, ready: Any, interpretation: Interpretation) -> Record:
-        """A cell with its interpretation."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """Work that one client waits for."""
-
-    work: Work
-    send: Callable[[Message], Any]
-    """Is called from the model's thread."""
-    is_released: bool = field(init=False, default=False)
-    has_begun: bool = field(init=False, default=False)
-    waiting: deque[Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.waiting = deque(self.work.addresses)
-
-    def shares_calls_with(self, other: Ticket) -> bool:
-        """Whether the cells of both can be interpreted in one engine call without costing each other time."""
-        ours, its = self.work, other.work
-        return ours.settings == its.settings and ours.prompts == its.prompts
-
-    def tell(self, message: Message) -> None:
-        """Send to a client that may have gone."""
-        try:
-            self.send(message)
-        except RuntimeError:  # its event loop is closed
-            self.is_released = True
-
-    def give_up(self, error: Exception) -> None:
-        """Tell the client why, for good."""
-        self.waiting.clear()
-        self.tell(Failed(in_short(error)))
-        self.is_released = True
 
 
 class Scheduler:
@@ -130,7 +55,7 @@ class Scheduler:
         """Those of which cells wait; the first is served next."""
         self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
         self._pace = Pace()
-        self._memory = _Memory(REMEMBERED)
+        self._memory = Memory()
         self._fitting: dict[tuple[int, int], int] = {}
         self._is_closed = False
         self.engine_calls = 0
@@ -303,39 +228,6 @@ class Scheduler:
                 self._fitting.clear()
             self._fitting[key] = resolve_batch_size(self._model, work.prompts, work.settings)
         return self._fitting[key]
-
-
-class _Memory:
-    """The interpretations that were asked for last, by everything that they depend on."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Any, Interpretation] = OrderedDict()
-
-    def get(self, work: Work, cell: Cell) -> Interpretation | None:
-        key = _key(work, cell)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def put(self, work: Work, cell: Cell, interpretation: Interpretation) -> None:
-        self._kept[_key(work, cell)] = interpretation
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-
-
-def _key(work: Work, cell: Cell) -> Any:
-    content = bytes(cell.vector.detach().cpu().contiguous().view(torch.uint8).numpy())
-    content += str(cell.vector.dtype).encode()
-    rest = {name: value for name, value in vars(cell).items() if name != "vector"}
-    return sha256(content).digest(), tuple(rest.values()), work.settings
-
-
-def in_short(error: Exception) -> str:
-    """For clients: what was wrong with their request, or in short what happened to the model."""
-    text = "; ".join(problems_of(error)) or "no reason is known"
-    text = text if isinstance(error, ValueError | StoppedError) else f"the model failed: {type(error).__name__}: {text}"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _answer(future: Future, function: Callable[[], Any]) -> None:

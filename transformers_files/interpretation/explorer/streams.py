@@ -15,7 +15,8 @@ from ..report.page import cell_data
 from ..results.calibration import BUILT_IN_CALIBRATION
 from ..results.record import Record
 from .messages import Begun, Computed, Failed, Finished, Message
-from .scheduler import Scheduler, Ticket, Work
+from .scheduler import Scheduler
+from .tickets import Ticket, Work
 
 
 class FailedError(RuntimeError):

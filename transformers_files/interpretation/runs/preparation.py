@@ -5,19 +5,14 @@ prepared = prepare(request)          # raises RequestError with all problems; wr
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
 import torch
-import transformers
 
 from ..engine.kernels.switch import are_used
 from ..engine.sampling import Sampling
@@ -31,16 +26,17 @@ from ..models.families import RESIDUAL, check_hook_point, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
-from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
+from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from ..prompts.questions import Prompt, ask
 from ..prompts.spec_files import find_spec
 from ..readers.formats import find_reader
 from ..readers.reader import Reader
 from .coordination import Ranks
 from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
-from .grid import Plan, Source
+from .grid import Plan
+from .identity import about, identity_of, where
 from .limits import Limits
-from .manifest import OutputError, package_fingerprint
+from .manifest import OutputError
 from .planning import make_plan
 from .request import RunRequest
 from .source_model import SourceModel
@@ -174,7 +170,7 @@ class Prepared:
 
     def notes(self) -> list[str]:
         """What a user should know as it begins."""
-        lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {_where(self)}"]
+        lines = [f"{self.outline.name}: {str(self.dtype).removeprefix('torch.')} on {where(self)}"]
         if self.found.manifest is not None and self.found.rows:
             lines.append(f"resuming after {self.found.rows:,} interpretations for {self.request.output}")
             changed = self.found.manifest.changes(about(self))
@@ -238,7 +234,7 @@ def prepare(
             checked.maps.check_layers(plan.layers)
         for layer in plan.layers if request.place != RESIDUAL else ():
             hook_point_module(reader.skeleton, layer, request.place)
-        identity = _identity(request, checked, outline, source, plan, dtype)
+        identity = identity_of(request, checked, outline, source, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:
             found = inspect_output(request.output, identity, overwrite=request.overwrite)
@@ -293,70 +289,3 @@ def _begun(request: RunRequest) -> datetime | None:
     """When the run that this request resumes began. Raises OutputError."""
     manifest = None if request.overwrite else find_begun(request.output)
     return None if manifest is None or manifest.began is None else datetime.fromisoformat(manifest.began)
-
-
-def _identity(
-    request: RunRequest, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
-) -> dict[str, Any]:
-    return {
-        "model": outline.fingerprint,
-        "source model": source and source.fingerprint,
-        "examples": checked.examples.digest,
-        "examples as the model reads them": _sources_digest(plan.sources),
-        "interpretation prompt": {_named(prompt): _digest(repr(prompt).encode()) for prompt in plan.prompts},
-        "layers": checked.layers.text,
-        "tokens": checked.tokens.text,
-        "place": request.place,
-        "mapping": checked.maps and checked.maps.digest,
-        "reader adapter": checked.adapter and checked.adapter.fingerprint,
-        "reader": checked.reader and checked.reader.digest,
-        **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
-        "prompt_output_tokens": request.prompt_output_tokens,
-        "batch_size": request.batch_size or "auto",
-        "dtype": str(dtype).removeprefix("torch."),
-        "csv_safe": request.csv_safe,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "interpretation": package_fingerprint(),
-        },
-    }
-
-
-def about(prepared: Prepared) -> dict[str, Any]:
-    """What may differ when a run is resumed."""
-    return {
-        "model": prepared.outline.name,
-        "source model": prepared.source and prepared.source.name,
-        "examples": str(prepared.request.examples),
-        "mapping": prepared.maps and str(prepared.maps.path),
-        "reader adapter": prepared.adapter and prepared.adapter.name,
-        "reader": prepared.request.reader,
-        "device": _where(prepared),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "MKL_CBWR": os.environ.get("MKL_CBWR"),
-        **({} if are_used() else {"kernels": "torch's own"}),
-    }
-
-
-def _where(prepared: Prepared) -> str:
-    device_map = prepared.request.device_map
-    return prepared.device if device_map is None else f"device map {device_map}"
-
-
-def _named(prompt: InterpretationPrompt) -> str:
-    return prompt.name if prompt.question is None else f"{prompt.name}: {prompt.question}"
-
-
-def _sources_digest(sources: Sequence[Source]) -> str:
-    """A digest of texts and token ids: a chat template may write the same example in another way on another day."""
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(repr((source.text, source.input_ids, source.minus and source.minus.input_ids)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -23,9 +23,10 @@ from ..results import parquet
 from ..results.csv_table import csv_rows
 from .csv_writer import is_parquet, open_output
 from .grid import Plan
+from .identity import about
 from .job import Encode, Job
 from .manifest import Manifest
-from .preparation import Prepared, about
+from .preparation import Prepared
 from .request import RunRequest
 from .source_model import SourceModel
 from .work_queue import Progress, lead, support
