@@ -123,6 +123,7 @@ def test_the_embedded_model(embedded_model, embedded_tokenizer):
     check(embedded_model, [Cell(states[layer][0, -1], prompt) for layer in (0, 12, 24, 30)], settings)
 
 
-def test_wrong_batch_size(llama):
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        interpret_chunk(llama, [Cell(vectors(llama, 1)[0], PROMPT)], SETTINGS, batch_size=0)
+@pytest.mark.parametrize("batch_size", [0, -3, 2.5, "8"])
+def test_wrong_batch_size(llama, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size!r}: give a whole number"):
+        interpret_chunk(llama, [Cell(vectors(llama, 1)[0], PROMPT)], SETTINGS, batch_size=batch_size)

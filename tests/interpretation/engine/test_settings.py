@@ -29,6 +29,7 @@ from transformers.interpretation.engine.settings import InterpretationSettings
             "overlay_strength is 0.0: must be finite and > 0 for addition",
         ),
         ({"max_new_tokens": 0}, "max_new_tokens is 0: at least one token is needed"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5: give a whole number"),
     ],
 )
 def test_wrong_settings(wrong, message):

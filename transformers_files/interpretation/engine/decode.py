@@ -110,8 +110,8 @@ def interpret_chunk(
         UnsupportedModelError: what the model's layers are given is not one embedding per token.
         ValueError: the model is in training mode, or a batch has no rows.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: at least one row is needed")
+    if not hasattr(batch_size, "__index__") or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}: give a whole number of rows, at least one")
     check_evaluation_mode(model)
     check_layer_inputs(model)
     done: dict[int, Interpretation] = {}

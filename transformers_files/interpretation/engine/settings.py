@@ -55,6 +55,8 @@ class InterpretationSettings:
         for strength in given if isinstance(given, Sequence) else [given]:
             if problem := REPLACING_MODES[self.replacing_mode].strength_problem(strength):
                 raise ValueError(f"overlay_strength is {strength}: {problem}")
+        if not hasattr(self.max_new_tokens, "__index__"):
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}: give a whole number")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}: at least one token is needed")
         if not 0 <= self.guidance < math.inf:
