@@ -102,7 +102,8 @@ def test_guided_texts_are_those_of_the_settings(embedded_folder):
     way = Way("engine", "float32", 4)
     cells = [12 * benchmark.TOKENS + token for token in range(8)]
     raw, guided = (way.guided(benchmark.QUESTION, cells, guidance).results for guidance in (0.0, 0.5))
-    assert raw == way.run(benchmark.QUESTION, cells).results
+    for one, other in zip(raw, way.run(benchmark.QUESTION, cells).results):
+        assert one.token_ids[: len(other.token_ids)] == other.token_ids  # which ends at an end of sequence
     assert way.model.generation_config.eos_token_id is not None
     assert [one.token_ids for one in guided] != [one.token_ids for one in raw]
 
