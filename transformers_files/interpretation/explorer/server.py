@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from torch import nn
@@ -18,7 +18,7 @@ from ..models.tokenizer import Tokenizer
 from ..runs.source_model import SourceModel
 
 if TYPE_CHECKING:
-    import uvicorn
+    pass
 
 LOOPBACK = "127.0.0.1"
 PACKAGES = ("fastapi", "uvicorn")
@@ -95,7 +95,8 @@ class Explorer:
         self._server = uvicorn.Server(config)
         reached = {"0.0.0.0": LOOPBACK, "localhost": LOOPBACK, "::": "::1"}.get(host, host)
         self._host = f"[{reached}]" if ":" in reached else reached
-        self._thread = threading.Thread(target=_serve, args=(self._server, self._socket), daemon=True)
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @property
@@ -105,15 +106,24 @@ class Explorer:
         fragment = f"#{urlencode(self._opening)}" if self._opening else ""
         return f"http://{self._host}:{self.port}/{token}{fragment}"
 
+    def _serve(self) -> None:
+        """Signals belong to the main thread, so the server does not ask for them in this one."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._has_ended.set()
+
     def wait(self) -> None:
         """Until the server ends."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)  # so that Ctrl-C is seen
+        # Not by joining the thread: Python takes one for ended when an interrupt comes in the middle of that.
+        while not self._has_ended.wait(0.5):  # so that Ctrl-C is seen
+            pass
 
     def close(self) -> None:
         """Stop serving; what is being computed is given up."""
         self.scheduler.close()  # first: streams then end with a reason
         self._server.should_exit = True
+        self._has_ended.wait()
         self._thread.join()
         self._socket.close()
 
@@ -152,8 +162,3 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _serve(server: uvicorn.Server, listener: socket.socket) -> Any:
-    """Signals belong to the main thread, so the server must not ask for them."""
-    server.run(sockets=[listener])
