@@ -99,7 +99,8 @@ def test_an_unpatched_transformers_is_told_how_to_be_patched(workplace, monkeypa
     told = capsys.readouterr().err
     assert "is not patched" in told
     assert told.endswith("run: python install_patch.py\n")
-    monkeypatch.delitem(sys.modules, "transformers.interpretation.runs.preparation")
+    for name in ("preparation", "identity"):  # of which the second imports transformers
+        monkeypatch.delitem(sys.modules, f"transformers.interpretation.runs.{name}")
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert script.main(arguments("bare")) == 2
     assert "pip install -r requirements.txt" in capsys.readouterr().err
