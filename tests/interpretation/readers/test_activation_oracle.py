@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 
+import jinja2
 import peft
 import pytest
 import torch
@@ -53,6 +54,12 @@ def write(folder, model, *, name=NAME, **changes):
     return folder / name
 
 
+def rendered(template, **variables):
+    """As transformers renders it; 4.34.0 hands no generation prompt on."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(**variables, bos_token="<s>", eos_token="</s>")
+
+
 @contextmanager
 def steered(block, positions, vectors):
     """That project's hook: new = old + ‖old‖ · v/‖v‖, on passes of more than one token."""
@@ -94,7 +101,7 @@ def test_it_says_what_the_project_would(model, tmp_path, tokens, width, template
     states = model.model(source, output_hidden_states=True).hidden_states[3][0]  # output of block int(4 · 0.5)
     vectors = states[-1:] if width == 1 else states[1:4]
     turn = [{"role": "user", "content": "Layer: 2\n" + " ?" * width + " \nWho?"}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = rendered(template, messages=turn, add_generation_prompt=True, enable_thinking=False)
     ids = tokenizer.encode(text, add_special_tokens=False)
     mark = tokenizer.convert_tokens_to_ids("Ġ?")
     places = [n for n, one in enumerate(ids) if one == mark][:width]

@@ -108,7 +108,7 @@ def _in_parts(text: str) -> list[dict[str, str]]:
 
 def _apply(tokenizer: Tokenizer, content: str | list[dict[str, str]], now: datetime) -> str:
     messages = [{"role": "user", "content": content}]
-    template = _default_template(tokenizer)
+    template = default_template(tokenizer)
     options: dict[str, Any] = {"chat_template": _stopped_clock(tokenizer, template, now) + template}
     if "add_generation_prompt" in inspect.signature(tokenizer.apply_chat_template).parameters:
         options["add_generation_prompt"] = True
@@ -117,7 +117,7 @@ def _apply(tokenizer: Tokenizer, content: str | list[dict[str, str]], now: datet
     return tokenizer.apply_chat_template(messages, tokenize=False, **options)
 
 
-def _default_template(tokenizer: Tokenizer) -> str:
+def default_template(tokenizer: Tokenizer) -> str:
     """A tokenizer may have several by name."""
     template = tokenizer.chat_template
     if isinstance(template, str):

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from ..models.adapters import CONFIG, Adapter
-from ..models.chat_template import has_chat_template
+from ..models.chat_template import default_template, has_chat_template
 from ..models.families import decoder_layers
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
@@ -71,10 +71,11 @@ class ActivationOracle:
         """What the chat template begins the reply with where the model is not to think; "" for most."""
         if not has_chat_template(tokenizer):
             raise ReaderError(f"reader {self.path}: found a tokenizer without a chat template, expected one")
-        turn = [{"role": "user", "content": "x"}]
+        turn, template = [{"role": "user", "content": "x"}], default_template(tokenizer)
+        reply = "{% set add_generation_prompt = true %}"  # within the template, because 4.34 takes no variables
         plain, told = (
-            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **more)
-            for more in ({}, {"enable_thinking": False})
+            tokenizer.apply_chat_template(turn, tokenize=False, chat_template=reply + more + template)
+            for more in ("", "{% set enable_thinking = false %}")
         )
         if told != plain and not (told.startswith(plain) and plain[-1:].isspace()):
             raise ReaderError(f"reader {self.path}: found a chat template that writes no-thinking before the reply")

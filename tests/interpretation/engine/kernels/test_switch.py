@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import available_families, tiny_model
+from decode_reference import FAMILIES
+from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import InterpretationPrompt
 from transformers.interpretation.engine.cell import Cell
@@ -12,7 +13,6 @@ from transformers.interpretation.engine.decode import interpret_chunk
 from transformers.interpretation.engine.kernels import switch
 from transformers.interpretation.engine.settings import InterpretationSettings
 
-FAMILIES = [family.model_type for family in available_families()]
 PROMPT = InterpretationPrompt.from_text(tiny_tokenizer(), "abc: _ _ is")
 
 
