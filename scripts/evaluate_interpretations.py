@@ -19,14 +19,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.evaluation_echoes import echoes_section
 from common.evaluation_privileged import facts_section, persons_sections
+from common.evaluation_recovery import as_json, depths, read_lenses, recovery_section
 from common.evaluation_roundtrip import roundtrip_section
+from common.evaluation_trust import described, trust_section
 from common.evaluation_views import draw, figures, tables
 from common.fitted_settings import parse_with_maps
 from common.measured_model import Loaded, add_measuring_options, check_insert_layer, load
@@ -34,16 +36,11 @@ from common.options import EXAMPLES, ONE_PROMPT, add_options, settings_names
 from common.program import REFUSED, check_files, fail, files_of_models, run_program
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers.interpretation.mapping.lenses import Lens
-    from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter, ScoredCell
+    from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter
 
-DEPTHS = (0.5, 0.65, 0.8)
-"""Recovery at any layer is reported up to these depths: deeper, the answer can be decoded from the output layer."""
 USUAL = ("recovery", "trust", "identity", "entities", "faithfulness")
 MEASURES = (*USUAL, "privileged", "echoes", "roundtrip")
-COVERAGES = tuple(step / 20 for step in range(20, 0, -1))
-"""Shares of the interpretations, those that are trusted most."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -185,12 +182,13 @@ def measure(
     if {"recovery", "trust", "roundtrip"} & set(wanted):
         cells = score_cells(interpreter, known, layers)
     if "recovery" in wanted:
-        measured["answer recovery"] = answer_recovery(interpreter, cells, known, layers, loaded.n_layers, lenses)
+        measured["answer recovery"] = recovery_section(interpreter, cells, known, layers, loaded.n_layers, lenses)
     if "trust" in wanted:
         known_of_tuning = known if tuning == facts else known_facts(model, tokenizer, tuning)
         if len(known_of_tuning) > 1:
             tuning_cells = cells if tuning == facts else score_cells(interpreter, known_of_tuning, layers)
-            measured["trust"] = trust(tuning_cells, cells, described(loaded, interpreter, known_of_tuning, layers))
+            source = described(loaded, interpreter, known_of_tuning, layers)
+            measured["trust"] = trust_section(tuning_cells, cells, source)
         else:
             print("no trust: it is calibrated on facts of the tuning half that the model knows", file=sys.stderr)
     if "roundtrip" in wanted:
@@ -217,92 +215,6 @@ def measure(
         up_to = depths(layers, loaded.n_layers)
         measured["privileged, known facts"] = facts_section(interpreter, known, layers, up_to)
     return measured
-
-
-def depths(layers: Sequence[int], n_layers: int) -> dict[str, list[int]]:
-    """Label of a depth → the layers up to it; where there are none it is left out."""
-    up_to = {f"≤ {depth:.0%}": [layer for layer in layers if layer <= depth * n_layers] for depth in DEPTHS}
-    return {label: at for label, at in up_to.items() if at}
-
-
-def answer_recovery(
-    interpreter: Interpreter,
-    cells: Sequence[ScoredCell],
-    known: Sequence[Fact],
-    layers: Sequence[int],
-    n_layers: int,
-    lenses: Sequence[Lens],
-) -> dict[str, Any]:
-    """Shares of known facts, per layer and at any layer up to a depth; each with its interval."""
-    from transformers.interpretation.measures import answer_ranks, own_layer_shares, share_named
-
-    read = {"logit": None} | {lens.kind: lens.maps for lens in lenses}
-    model, tokenizer = interpreter.model, interpreter.tokenizer
-    ranks = {kind: answer_ranks(model, tokenizer, known, layers, maps) for kind, maps in read.items()}
-    own = own_layer_shares(interpreter, known, layers)
-
-    def shares(at: Sequence[int]) -> dict[str, Any]:
-        return {**as_json(share_named(cells, at)), **lens_columns(ranks, at)}
-
-    return {
-        "interpretations per reported one": 1,
-        "any layer": {label: shares(at) for label, at in depths(layers, n_layers).items()},
-        "layers": {
-            layer: {**shares([layer]), **({"own layer": as_json(own[layer])} if layer in own else {})}
-            for layer in layers
-        },
-    }
-
-
-def lens_columns(ranks: Mapping[str, Mapping[int, Tensor]], layers: Sequence[int]) -> dict[str, Any]:
-    """Of each kind of lens the share of facts that it reads at any of these layers; nothing is subtracted."""
-    from transformers.interpretation.measures import shares_among_best
-
-    columns: dict[str, Any] = {}
-    for kind, by_layer in ranks.items():
-        if at := [by_layer[layer] for layer in layers if layer in by_layer]:
-            columns |= {f"{kind} lens top-{best}": as_json(one) for best, one in shares_among_best(*at).items()}
-    return columns
-
-
-def read_lenses(paths: Sequence[Path]) -> list[Lens]:
-    """Raises MappingError for another file, ValueError for two of a kind."""
-    from transformers.interpretation.mapping.lenses import Lens
-
-    lenses = [Lens.load(path) for path in paths]
-    kinds = [lens.kind for lens in lenses]
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"--lens: {' and '.join(kinds)}: give one of a kind")
-    return lenses
-
-
-def described(loaded: Loaded, interpreter: Interpreter, known: Sequence[Fact], layers: Sequence[int]) -> str:
-    """What trust was calibrated on."""
-    settings = interpreter.settings
-    mapped = "" if interpreter.mapping is None else ", mapped"
-    return (
-        f"last tokens of {len(known)} facts at layers {', '.join(map(str, layers))} of {loaded.name}, "
-        f"interpretation prompt {interpreter.prompt.name}, {settings.description}{mapped}"
-    )
-
-
-def trust(tuning: Sequence[ScoredCell], cells: Sequence[ScoredCell], source: str) -> dict[str, Any]:
-    """How right the interpretations are that are trusted most; calibrated on those of the tuning half."""
-    from transformers.interpretation.measures import calibrate, precision_at, separation, steps
-
-    calibration = calibrate(tuning, source)
-    return {
-        "calibration": asdict(calibration),
-        "area under the ROC curve": {"tuning": separation(tuning), "here": separation(cells)},
-        "interpretations": {"tuning": len(tuning), "here": len(cells)},
-        "precision by coverage": {f"{share:.0%}": asdict(precision_at(cells, share)) for share in COVERAGES},
-        "steps": [asdict(step) for step in steps(cells, calibration)],
-    }
-
-
-def as_json(measured: Any) -> dict[str, Any]:
-    """An estimate, or a dataclass of estimates, with words for names."""
-    return {name.replace("_", " "): value for name, value in asdict(measured).items()}
 
 
 def returns_of(faithfulness: Faithfulness) -> dict[str, Any]:

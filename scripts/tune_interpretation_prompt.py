@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.evaluation_recovery import DEPTHS
 from common.measured_model import add_measuring_options, load
 from common.options import add_options, parse_options
 from common.program import REFUSED, check_files, fail, files_of_models, run_program
-from evaluate_interpretations import DEPTHS
 
 if TYPE_CHECKING:
     from transformers.interpretation.measures import Candidate, Trial

@@ -14,6 +14,7 @@ import embedded_model as conversion
 import numpy as np
 import pytest
 import torch
+from common.gguf_llama import _unpermuted
 from embedded_model import EmbeddedModelError, ensure_embedded_model
 from safetensors import safe_open
 
@@ -66,7 +67,7 @@ def test_query_and_key_rows_are_put_back_in_order():
         for row in range(size // 2):
             for half in range(2):
                 in_file[head * size + 2 * row + half] = original[head * size + row + half * size // 2]
-    assert np.array_equal(conversion._unpermuted(in_file, heads), original)
+    assert np.array_equal(_unpermuted(in_file, heads), original)
 
 
 def test_four_bit_blocks_are_dequantised_by_their_definition(embedded_folder):
