@@ -136,7 +136,8 @@ def test_peak_memory_counts_from_when_it_was_last_asked(embedded_folder):
     way.peak_memory()
     before = way.peak_memory()
     filled = torch.ones(300 * 2**20, dtype=torch.uint8)
-    assert way.peak_memory() >= before + len(filled)
+    # Not all of it: what lay free may have been given back to the system meanwhile.
+    assert way.peak_memory() >= before + 0.9 * len(filled)
     del filled
     way.peak_memory()
     assert way.peak_memory() < before + 100 * 2**20 or not benchmark_ways._FORGET_PEAK.exists()
