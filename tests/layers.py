@@ -19,6 +19,7 @@ LAYERS = (
     "engine",
     "mapping",
     "readers",
+    "vectors",
     "results",
     "runs",
     "measures",

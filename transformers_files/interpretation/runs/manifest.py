@@ -30,7 +30,7 @@ from ..engine.settings import InterpretationSettings
 
 FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.parent
-COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "readers", "results", "runs")
+COMPUTING = ("surgery", "models", "prompts", "engine", "mapping", "readers", "vectors", "results", "runs")
 """The subpackages on which a run's results depend. Views, measures and the calls in memory are not among them."""
 MANIFEST_SUFFIX = ".manifest.json"
 

@@ -1,0 +1,53 @@
+"""A sparse autoencoder in a folder, as the package SAELens writes it: `cfg.json` and `sae_weights.safetensors`.
+
+Its vectors are the rows of `W_dec`, what each feature writes. The package itself is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.families import RESIDUAL
+from .safetensors_rows import NamedTensors, TensorRows, open_safetensors
+from .vector_file import Origin, VectorsError
+
+CONFIG, WEIGHTS, DECODER = "cfg.json", "sae_weights.safetensors", "W_dec"
+_HOOKS = (
+    (r"blocks\.(\d+)\.hook_resid_pre", RESIDUAL, 0),
+    (r"blocks\.(\d+)\.hook_resid_post", RESIDUAL, 1),
+    (r"blocks\.(\d+)\.hook_mlp_out", "mlp_output", 0),
+    (r"blocks\.(\d+)\.hook_attn_out", "attention_output", 0),
+    (r"(?:\w+\.)*(?:layers|h)\.(\d+)", RESIDUAL, 1),
+)
+"""Hook points whose vectors have a place here: pattern, place, and what is added to the block's number."""
+
+
+def open_sae(folder: Path) -> tuple[TensorRows | NamedTensors, Origin | None]:
+    """Its decoder's rows, and where it reads and writes, if it says so. Raises VectorsError."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise VectorsError(f"{folder} has no {name}; a folder of vectors is a SAE as SAELens saves it")
+    return open_safetensors(folder / WEIGHTS, DECODER), _origin(folder / CONFIG)
+
+
+def _origin(path: Path) -> Origin | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given: Mapping[str, Any] = {**content, **(content.get("metadata") or {})}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise VectorsError(f"{path} is no configuration of a SAE: {error}") from None
+    hook = given.get("hook_name_out") or given.get("hook_name")
+    model = given.get("model_name")
+    if hook is None:
+        return None
+    for pattern, place, added in _HOOKS:
+        if (found := re.fullmatch(pattern, str(hook))) is not None:
+            return Origin(str(hook), place, int(found[1]) + added, None if model is None else str(model))
+    raise VectorsError(
+        f"{path}: the SAE is of {hook}, whose vectors are in no space that is read here; there are resid_pre, "
+        "resid_post, mlp_out and attn_out"
+    )
