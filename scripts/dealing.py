@@ -106,7 +106,7 @@ def in_turn(costs: Sequence[float], ranks: int) -> float:
 
 def table(costs: Costs) -> str:
     """Markdown: efficiency, and cells per second as a part of what a rank alone does with chunks of 256."""
-    from transformers.interpretation.runs.grid import chunk_sizes
+    from transformers.interpretation.runs.chunks import chunk_sizes
     from transformers.interpretation.runs.request import CHUNK_CELLS
 
     equal = [min(CHUNK_CELLS, CELLS - first) for first in range(0, CELLS, CHUNK_CELLS)]

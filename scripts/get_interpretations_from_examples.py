@@ -1,4 +1,4 @@
-"""Natural-language interpretations of a model's hidden embeddings, for a file of example prompts, as a CSV.
+"""Natural-language interpretations of a model's hidden embeddings, for a file of prompts or of vectors, as a table.
 
     python scripts/get_interpretations_from_examples.py                    # the demo: a small model, a few prompts
     python scripts/get_interpretations_from_examples.py --model meta-llama/Llama-3.1-8B-Instruct --examples mine.json
@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; an error of syntax ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     output = Path("interpretations.csv")
-    add_options(parser, *request_fields(), examples=DEMO_EXAMPLES, output={"default": output})
+    add_options(parser, *request_fields(), examples={"shown": "the demo's"}, output={"default": output})
     add = parser.add_argument
     page = parser.add_mutually_exclusive_group()
     page.add_argument("--report", type=Path, metavar="FILE.html", help="the report (default: next to the table)")
@@ -88,6 +88,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--devices", type=int, metavar="N", help="with --plan: how many share the work (default: 1)")
     arguments = parse_with_maps(parser, argv)
+    if arguments.examples is None and arguments.vectors is None:
+        arguments.examples = DEMO_EXAMPLES["default"]
     if not arguments.plan and (arguments.rate or arguments.devices is not None):
         parser.error("--rate and --devices go with --plan")
     return arguments
@@ -143,7 +145,7 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
         if arguments.model is None:  # only now: to make the embedded model takes a while
             request = replace(request, model=embedded_model())
         prepared = prepare(request, ranks, checked=checked)
-        display.check_name([source.example.name for source in prepared.plan.sources])
+        display.check_name(prepared.plan.example_names)
     except RequestError as error:
         return fail(error, REFUSED)
     if planning.wanted:
@@ -165,6 +167,10 @@ def interpret_examples(arguments: argparse.Namespace, command: str, ranks: Ranks
 def inputs_of(request: RunRequest) -> dict[str, Path | None]:
     """The files that a run reads, by what they are called."""
     given = {"the examples": request.examples, "the maps": request.mapping}
+    if request.vectors is not None:
+        inside = request.vectors.iterdir() if request.vectors.is_dir() else [request.vectors]
+        given |= {f"the vectors {path}": path for path in inside}
+    given |= {} if request.names is None else {"the names": Path(request.names)}
     named = {f"the interpretation prompt {prompt}": prompt for prompt in request.interpretation_prompts}
     named |= {} if request.device_map is None else {"the device map": request.device_map}
     named |= {} if request.reader is None else {"the reader": request.reader}
@@ -185,6 +191,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
     from transformers.interpretation.runs.coordination import RankError
     from transformers.interpretation.runs.manifest import OutputError
     from transformers.interpretation.runs.runner import run
+    from transformers.interpretation.vectors.vector_file import VectorsError
 
     for line in prepared.notes():
         print(line, file=sys.stderr)
@@ -202,7 +209,7 @@ def carry_out(prepared: Prepared, display: Display, command: str) -> int:
         where = display.present(prepared)
     except ModelError as error:
         return fail(error, REFUSED)
-    except (OutputError, RankError) as error:
+    except (OutputError, RankError, VectorsError) as error:
         return fail(f"{error}; to resume, fix it and repeat: {command}", STOPPED)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

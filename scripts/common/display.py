@@ -93,6 +93,8 @@ class Display:
 
 def title_of(prepared: Prepared) -> str:
     """Whose embeddings are interpreted, and how."""
+    if prepared.vectors is not None:
+        return f"Interpretations of {prepared.vectors.file.path.name} by {Path(prepared.outline.name).name}"
     by = "" if prepared.source is None else f" by {Path(prepared.outline.name).name}"
     mapped = "" if prepared.maps is None else f", mapped by {prepared.maps.path.name}"
     return f"Interpretations of {Path(prepared.reader.name).name}{by}{mapped}"

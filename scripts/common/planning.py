@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from common.program import REFUSED, fail
 
 if TYPE_CHECKING:
+    from transformers.interpretation.runs.estimate import WorkEstimate
     from transformers.interpretation.runs.preparation import Prepared
 
 
@@ -37,18 +38,9 @@ class Planning:
         from transformers.interpretation.engine.batch_size import MOST_AT_ONCE
         from transformers.interpretation.models.flops import Rate
         from transformers.interpretation.models.loading import ModelError
-        from transformers.interpretation.runs.estimate import estimate_plan
         from transformers.interpretation.runs.throughput import measure_rate
 
-        estimate = estimate_plan(
-            prepared.plan,
-            prepared.settings,
-            prepared.outline.skeleton,
-            prepared.reader.tokenizer,
-            dtype=prepared.dtype,
-            batch_size=prepared.request.batch_size or MOST_AT_ONCE,
-            source_model=prepared.source and prepared.source.skeleton,
-        )
+        estimate = estimate_of(prepared, prepared.request.batch_size or MOST_AT_ONCE)
         print(*prepared.notes(), *estimate.lines(), sep="\n")
         if self.rate is not None:
             try:
@@ -57,3 +49,24 @@ class Planning:
                 return fail(error, REFUSED)
             print(estimate.duration(rate, self.devices or 1))
         return 0
+
+
+def estimate_of(prepared: Prepared, batch_size: int) -> WorkEstimate:
+    """What a run takes, of examples or of vectors."""
+    from transformers.interpretation.runs.estimate import estimate_plan
+    from transformers.interpretation.runs.estimate_vectors import estimate_vectors
+    from transformers.interpretation.runs.vector_plan import VectorPlan
+
+    plan, settings, model = prepared.plan, prepared.settings, prepared.outline.skeleton
+    if isinstance(plan, VectorPlan):
+        strength = prepared.vectors.strength
+        return estimate_vectors(plan, settings, model, strength=strength, dtype=prepared.dtype, batch_size=batch_size)
+    return estimate_plan(
+        plan,
+        settings,
+        model,
+        prepared.reader.tokenizer,
+        dtype=prepared.dtype,
+        batch_size=batch_size,
+        source_model=prepared.source and prepared.source.skeleton,
+    )

@@ -109,14 +109,14 @@ def main(script_path: str, folder: Path, arguments: list[str]) -> None:
         assert left == {output.name, f"{output.name}.manifest.json"}, left
     told = {"refused": said("refused", "--layers", "99"), "usage": said("usage", "--no-such-option")}
     told["interrupted"] = said("interrupted", interrupt=True)
-    piece = work.Job.piece
+    piece = work.ChunkJob.piece
 
-    def failing(job: work.Job, chunk: int, encode: object) -> object:
+    def failing(job: work.ChunkJob, chunk: int, encode: object) -> object:
         if os.environ.get("RANK") == "1":
             raise ValueError("boom")
         return piece(job, chunk, encode)
 
-    work.Job.piece = failing
+    work.ChunkJob.piece = failing
     told["raised"] = said("raised")
     print(json.dumps(counts | told))
 

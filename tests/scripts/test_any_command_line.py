@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import get_interpretations_from_examples as script
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +35,12 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "--output": (["out.csv", "new/out.CSV", "out.parquet", "link.csv"], [*WRONG_PATHS, "out.txt", "theirs.csv"]),
     "--report": (["page.html", "new/page"], [*WRONG_PATHS, "out.csv", "out.csv.manifest.json", "theirs.csv"]),
+    "--vectors": (["vectors.npy"], [*WRONG_PATHS, "maps.safetensors", "model", "empty", "narrow.npy"]),
+    "--tensor": ([], ["", "x"]),
+    "--vector-column": ([], ["", "x"]),
+    "--names": (["names.txt"], [*WRONG_PATHS, "broken.json"]),
+    "--rows": (["0:2", "1", ":"], ["", "5:", "-1", "0:2:1", "x", "9" * 40]),
+    "--strength": (["2", "auto", "-0.5"], ["nan", "inf", "", "x", "AUTO"]),
     "--layers": ([*INDICES[2:], "all"], [*WRONG_INDICES, "last", "mean(0:2)"]),
     "--tokens": (INDICES, WRONG_INDICES),
     "--place": (["residual", "mlp_output"], ["", "mlp"]),
@@ -67,6 +74,9 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+OF_VECTORS = ("--vectors", "--tensor", "--vector-column", "--names", "--rows", "--strength")
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """What lies in the folder of every run."""
@@ -78,6 +88,9 @@ def template(tmp_path_factory):
     (folder / "broken.json").write_text('{"examples": [')
     (folder / "theirs.csv").write_text("a,b\n1,2\n")
     (folder / "empty").mkdir()
+    for name, size in (("vectors", 32), ("narrow", 31)):
+        np.save(folder / f"{name}.npy", np.random.default_rng(0).normal(size=(3, size)))
+    (folder / "names.txt").write_text("a\n\n=c\n")
     (folder / "link.csv").symlink_to("linked.csv")
     for name, size in (("maps", 32), ("narrow", 31)):
         save_maps(
@@ -96,6 +109,8 @@ def command_lines(draw) -> list[str]:
     for name in draw(st.lists(st.sampled_from(sorted(OPTIONS)), max_size=5, unique=True)):
         right, wrong = OPTIONS[name]
         given[name] = draw(st.sampled_from(right * 3 + wrong if draw(st.booleans()) or not right else right))
+    if draw(st.booleans()) and {*OF_VECTORS} & {*given}:
+        given = {"--vectors": "vectors.npy"} | {name: value for name, value in given.items() if name != "--examples"}
     for name, value in given.items():
         words += [f"{name}={value}"] if draw(st.booleans()) else [name, value]
     return words + draw(st.lists(st.sampled_from(FLAGS), max_size=2))
@@ -182,5 +197,6 @@ def test_each_wrong_value_alone(template, name):
     """What the random combinations may miss."""
     for value in OPTIONS[name][1]:
         plan = ["--plan"] if name in ("--rate", "--devices") else []
-        words = ["--model=model", "--examples=examples.json", "--output=out.csv", "--max-new-tokens=1", "--layers=0"]
+        source = "--vectors=vectors.npy" if name in OF_VECTORS else "--examples=examples.json"
+        words = ["--model=model", source, "--output=out.csv", "--max-new-tokens=1", "--layers=0"]
         check([*words, f"{name}={value}", *plan], template)

@@ -14,6 +14,7 @@ from pathlib import Path
 import get_interpretations_from_examples as script
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_folder import SHORT_PROMPT, write_json, write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY
@@ -33,6 +34,27 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def run_campaign(workplace, *arguments):
+    (workplace / "outputs").mkdir()
+    fixed = ["--model", "model", "--interpretation-prompt", "short.json", "--max-new-tokens", "3", "--no-report"]
+    fixed += ["--dtype", "float32", "--device", "cpu"]
+    command = [sys.executable, HERE / "rank_campaign.py", SCRIPT, workplace / "outputs", *fixed, *arguments]
+    ended = subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["tables"], told["different"]) == (3, 0)
+    assert told["stopped"] > 0
+    return told
+
+
+def test_ranks_of_vectors_killed_and_resumed(workplace):
+    write_tiny_folder(workplace / "model")
+    rows = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
+    rows[7, 7] = float("nan")
+    save_file({"v": rows}, workplace / "vectors.safetensors")
+    run_campaign(workplace, "--vectors", "vectors.safetensors", "--strength", "auto", "--samples", "2")
+
+
 def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(workplace):
     """1, 2 and 3 ranks, one of them killed or all; and what they say. Each maps what another model reads."""
     write_tiny_folder(workplace / "model")
@@ -40,16 +62,9 @@ def test_ranks_killed_at_random_moments_and_resumed_by_other_numbers_of_them(wor
     maps = {layer: AffineMap(torch.eye(24, 32).roll(layer, 0), torch.ones(32)) for layer in range(5)}
     save_maps(maps, workplace / "maps.safetensors")
     write_json(workplace / "examples.json", {"examples": [{"prompt": f"Hi {n}", "raw": True} for n in range(12)]})
-    arguments = ["--model", "model", "--examples", "examples.json", "--interpretation-prompt", "short.json"]
-    arguments += ["--max-new-tokens", "3", "--dtype", "float32", "--device", "cpu", "--no-report"]
-    arguments += ["--source-model", "source", "--mapping", "maps.safetensors"]
-    (workplace / "outputs").mkdir()
-    command = [sys.executable, HERE / "rank_campaign.py", SCRIPT, workplace / "outputs", *arguments]
-    ended = subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert (told["tables"], told["different"]) == (3, 0)
-    assert told["stopped"] > 0
+    told = run_campaign(
+        workplace, "--examples", "examples.json", "--source-model", "source", "--mapping", "maps.safetensors"
+    )
     # Once, however many ranks there are. The one that says nothing ends well or is ended by the launcher.
     assert re.fullmatch(r"error: layers: 99 is out of range: [^\n]+\n\[(2, 0|2, -15|0, 2)\]", told["refused"])
     assert told["usage"].count("unrecognized arguments: --no-such-option") == 1

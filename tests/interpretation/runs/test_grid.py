@@ -10,7 +10,8 @@ from plans import TOKENIZER, plan_of, problems_of
 from transformers.interpretation.prompts.examples import Example
 from transformers.interpretation.prompts.index_selection import Selection
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPrompt
-from transformers.interpretation.runs.grid import LARGE_PLAN, SMALLEST_CHUNK, Plan, Source, chunk_sizes
+from transformers.interpretation.runs.chunks import LARGE_PLAN, SMALLEST_CHUNK, chunk_sizes
+from transformers.interpretation.runs.grid import Plan, Source
 
 
 @settings(max_examples=60, deadline=None)

@@ -38,7 +38,10 @@ MINUS = " − "
 class Record:
     """One hidden embedding, seen through one interpretation prompt; a row of the table."""
 
-    name: str = column(TEXT, "of the example: its category and its number in the file: `fact_3`")
+    name: str = column(
+        TEXT,
+        "of the example: its category and its number in the file: `fact_3`; of vectors of a file: `vectors_200:300`",
+    )
     category: str = column(TEXT, "of the example")
     prompt: str = column(
         TEXT, "the text that the model saw; of a difference both, a line with a minus sign between them"
@@ -46,13 +49,14 @@ class Record:
     prompt_output: str = column(TEXT, "the model's own continuation of the prompt")
     prompt_token_list: tuple[str, ...] = column(
         STRINGS,
-        "raw token strings of the prompt and of its continuation, then the names of means and segments: `mean(2:5)`",
+        "raw token strings of the prompt and of its continuation, then the names of means and segments: `mean(2:5)`; "
+        "empty for vectors of a file",
     )
     layer_idx: int | None = column(
         WHOLE_NUMBER_OR_NONE,
         "of the n_layers + 1 hidden states, or of the decoder layers (see `token_source`); nothing for vectors",
     )
-    token_idx: int = column(WHOLE_NUMBER, "position in `prompt_token_list`; of vectors their index")
+    token_idx: int = column(WHOLE_NUMBER, "position in `prompt_token_list`; of vectors their index, in the file")
     current_token: str = column(
         TEXT,
         "its string; of a difference also what was subtracted: `Ġis − Ġwas[6]`",

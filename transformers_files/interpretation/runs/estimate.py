@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,9 +30,11 @@ from ..results.csv_table import csv_header, csv_rows
 from ..results.record import Record
 from .grid import Plan, Source
 from .source_activations import layers_at_once
+from .vector_plan import VectorPlan
 
 _LETTERS_PER_TOKEN = 4
 _RELEVANCY, _PROBABILITY = 0.123456, 0.987654
+_NONE = Work()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class WorkEstimate:
     batch_size: int
     sources: Work
     """Running the source prompts, generating after them, and capturing their hidden states."""
+    strengths: Work
+    """Trying norms for vectors."""
     prompts: Work
     """Running the interpretation prompts under surgery."""
     decoding: Work
@@ -59,11 +64,11 @@ class WorkEstimate:
 
     @property
     def work(self) -> Work:
-        return self.sources + self.prompts + self.decoding + self.plain
+        return self.sources + self.strengths + self.prompts + self.decoding + self.plain
 
     @property
     def operations(self) -> int:
-        interpreting = self.prompts + self.decoding + self.plain
+        interpreting = self.strengths + self.prompts + self.decoding + self.plain
         return self.sources.operations(self.source_size or self.size) + interpreting.operations(self.size)
 
     def hours(self, rate: Rate, devices: int) -> float:
@@ -86,10 +91,17 @@ class WorkEstimate:
             "tokens      at most {:,}: source prompts {:,}, interpretation prompts {:,}, decoding {:,}, without "
             "surgery {:,}".format(self.work.tokens, *(part.tokens for part in parts)),
             f"operations  at most {self.operations:.2e} FLOP",
+            *([] if self.strengths == _NONE else [self._strengths_line()]),
             f"memory      weights {_size(self.weight_bytes)} ({self.size.parameters:,} parameters{other}), "
             f"key/value cache of a batch {_size(self.cache_bytes)}",
             f"result      {_size(self.csv_bytes)} as CSV",
         ]
+
+    def _strengths_line(self) -> str:
+        operations = self.strengths.operations(self.size)
+        share = 100 * operations / self.operations
+        tokens = self.strengths.tokens
+        return f"strengths   to choose them, {operations:.2e} FLOP of these ({share:.0f} %), {tokens:,} tokens"
 
 
 def estimate_plan(
@@ -109,6 +121,31 @@ def estimate_plan(
     """
     size = ModelSize.of(model)
     source_size = None if source_model is None else ModelSize.of(source_model)
+    return estimate_cells(
+        plan,
+        settings,
+        size,
+        dtype=dtype,
+        batch_size=batch_size,
+        source_size=source_size,
+        sources=sum((_source_work(plan, source, source_size or size) for source in plan.sources), Work()),
+        row_bytes=sum(_csv_bytes(plan, source, settings, tokenizer) for source in plan.sources),
+    )
+
+
+def estimate_cells(
+    plan: Plan | VectorPlan,
+    settings: InterpretationSettings,
+    size: ModelSize,
+    *,
+    dtype: torch.dtype,
+    batch_size: int,
+    row_bytes: int,
+    source_size: ModelSize | None = None,
+    sources: Work = _NONE,
+    strengths: Work = _NONE,
+) -> WorkEstimate:
+    """What it takes to interpret the cells of a plan of any kind. row_bytes: of all rows as CSV."""
     parameters = size.parameters + (source_size.parameters if source_size else 0)
     new = settings.max_new_tokens
     batches = 0
@@ -120,8 +157,8 @@ def estimate_plan(
             first, length = min(prompt.insert_locations), len(prompt.input_ids)
             batches_of = -(-cells // batch_size)
             batches += batches_of
-            prompts += _pass(first, logits=bool(first)) + _pass(length - first, after=first) * cells
-            plain += _pass(length - first, after=first) * batches_of
+            prompts += read(first, logits=bool(first)) + read(length - first, after=first) * cells
+            plain += read(length - first, after=first) * batches_of
     after = [_decoding(len(prompt.input_ids), new) * cells for prompt, cells in totals.items()]
     decoding = sum(after, Work())
     longest = max((len(prompt.input_ids) for prompt in plan.all_prompts), default=0) + new
@@ -132,17 +169,18 @@ def estimate_plan(
         chunks=plan.n_chunks,
         batches=batches,
         batch_size=batch_size,
-        sources=sum((_source_work(plan, source, source_size or size) for source in plan.sources), Work()),
+        sources=sources,
+        strengths=strengths,
         prompts=prompts,
         decoding=decoding,
         plain=plain + decoding,
         weight_bytes=parameters * dtype.itemsize,
         cache_bytes=2 * min(batch_size, plan.chunk_cells, plan.n_cells) * longest * size.cached * dtype.itemsize,
-        csv_bytes=len(csv_header()) + sum(_csv_bytes(plan, source, settings, tokenizer) for source in plan.sources),
+        csv_bytes=len(csv_header()) + row_bytes,
     )
 
 
-def _pass(tokens: int, *, after: int = 0, logits: int = 1) -> Work:
+def read(tokens: int, *, after: int = 0, logits: int = 1) -> Work:
     """One row of a pass of `tokens` tokens after those of a cache."""
     return Work(tokens, int(logits), tokens * (after + tokens))
 
@@ -155,24 +193,18 @@ def _decoding(prompt_length: int, new_tokens: int) -> Work:
 
 def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     length, new = len(source.input_ids), plan.prompt_output_tokens
-    own_output = _pass(length) + _decoding(length, new) if new else Work()
+    own_output = read(length) + _decoding(length, new) if new else Work()
     blocks = -(-len(plan.layers) // layers_at_once(source.n_vectors, size.hidden, plan.captured_bytes))
     passes = blocks if blocks == 1 else blocks * len(plan.prompts)  # cells go through all layers prompt by prompt
-    read = _pass(length + new, logits=0)
+    states = read(length + new, logits=0)
     if source.minus is not None:
-        read += _pass(len(source.minus.input_ids), logits=0)
-    return own_output + read * passes
+        states += read(len(source.minus.input_ids), logits=0)
+    return own_output + states * passes
 
 
-def _cells_by_prompt(plan: Plan) -> Iterator[Counter[InterpretationPrompt]]:
+def _cells_by_prompt(plan: Plan | VectorPlan) -> Iterator[Counter[InterpretationPrompt]]:
     """For each chunk the number of its cells by their interpretation prompt."""
-    if plan.segment_prompts:  # a prompt's tokens depend on the cell's: they are counted one by one
-        for number in range(plan.n_chunks):
-            yield Counter(address.prompt for address in plan.chunk(number))
-        return
-    of_token = len(plan.layers) * plan.per_token
-    runs = ((prompt, of_token * len(source.tokens)) for source in plan.sources for prompt in plan.prompts)
-    left = 0
+    runs, left = plan.prompt_runs(), 0
     for number in range(plan.n_chunks):
         chunk: Counter[InterpretationPrompt] = Counter()
         room = plan.chunk_size(number)
@@ -194,28 +226,37 @@ def _csv_bytes(plan: Plan, source: Source, settings: InterpretationSettings, tok
 def _stand_in(
     plan: Plan, source: Source, prompt: InterpretationPrompt, settings: InterpretationSettings, tokenizer: Tokenizer
 ) -> Record:
-    new = settings.max_new_tokens
     tokens = token_strings(tokenizer, source.input_ids)
-    return Record(
+    return usual_record(
+        prompt,
+        settings,
         name=source.example.name,
         category=source.example.category,
         prompt=source.text,
-        prompt_output="",
         prompt_token_list=tokens,
         layer_idx=plan.layers[-1],
         token_idx=len(tokens) - 1,
         current_token=tokens[-1],
-        repeat_prompt=prompt.text,
-        repeat_prompt_name=prompt.name,
-        question=prompt.question,
-        interpretation=(max(prompt.input_ids),) * new,
+        token_source="prompt",
+        answer=source.example.answer,
+        sample=plan.samples and plan.samples - 1,
+    )
+
+
+def usual_record(through: InterpretationPrompt, settings: InterpretationSettings, **source: Any) -> Record:
+    """A record of an interpretation through a prompt, with the most tokens, of usual lengths; with other fields."""
+    new = settings.max_new_tokens
+    return Record(
+        prompt_output="",
+        repeat_prompt=through.text,
+        repeat_prompt_name=through.name,
+        question=through.question,
+        interpretation=(max(through.input_ids),) * new,
         interpretation_text="x" * _LETTERS_PER_TOKEN * new,
         interpretation_weights=(_RELEVANCY,) * new,
         interpretation_prob=(_PROBABILITY,) * new,
-        token_source="prompt",
         insert_layer=settings.insert_layer,
-        answer=source.example.answer,
-        sample=plan.samples and plan.samples - 1,
+        **source,
     )
 
 

@@ -1,9 +1,8 @@
 """What is interpreted, cell by cell, known before any weights are loaded.
 
 A cell is one (example, interpretation prompt, layer, token, sample); cells are numbered in that order, the last varying
-fastest. A chunk is a run of consecutive cells, the unit of computing, resuming and distributing work: which
-cells it has depends on the settings alone. A cell of a generated token that turns out not to exist, because the model
-ended its output earlier, stays in the plan and yields no record.
+fastest. A cell of a generated token that turns out not to exist, because the model ended its output earlier, stays in
+the plan and yields no record.
 """
 
 from __future__ import annotations
@@ -13,19 +12,16 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, product
 
 from ..models.families import RESIDUAL
 from ..prompts.examples import Example
 from ..prompts.index_selection import Position, Segment
 from ..prompts.interpretation_prompt import InterpretationPrompt
+from .chunks import Chunked
 
 CAPTURED_BYTES = 256 * 2**20
 """Hidden states held at once, unless those of a single layer are more."""
-LARGE_PLAN = 1_000_000
-"""Cells. A smaller plan is seldom for a thousand ranks, and small chunks cost more per cell."""
-SMALLEST_CHUNK = 80
-_RANKS = 1000
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,8 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All cells, and how they are cut into chunks."""
+class Plan(Chunked):
+    """All cells of examples."""
 
     sources: tuple[Source, ...]
     prompts: tuple[InterpretationPrompt, ...]
@@ -126,26 +122,24 @@ class Plan:
     def n_cells(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        """For each chunk the number of its first cell; at the end that of all cells."""
-        return [0, *accumulate(chunk_sizes(self.n_cells, self.chunk_cells))]
-
     @property
-    def n_chunks(self) -> int:
-        return len(self._starts) - 1
+    def example_names(self) -> list[str]:
+        """In their order."""
+        return [source.example.name for source in self.sources]
 
-    def cells_in(self, chunks: int) -> int:
-        """How many cells the first chunks have."""
-        return self._starts[chunks]
-
-    def chunk_size(self, index: int) -> int:
-        """How many cells one chunk has."""
-        return self._starts[index + 1] - self._starts[index]
+    def prompt_runs(self) -> Iterator[tuple[InterpretationPrompt, int]]:
+        """All cells in order, as runs of a number of cells with the same interpretation prompt."""
+        for source in self.sources:
+            for number, prompt in enumerate(self.prompts):
+                if not source.segment_lengths:
+                    yield prompt, len(self.layers) * len(source.tokens) * self.per_token
+                    continue
+                for _, token in product(self.layers, source.tokens):  # a prompt's tokens depend on the cell's
+                    yield self._prompt(number, token), self.per_token
 
     def chunk(self, index: int) -> list[Address]:
         """The cells of one chunk, in order."""
-        return [self._address(number) for number in range(self._starts[index], self._starts[index + 1])]
+        return [self._address(number) for number in self.numbers(index)]
 
     def _address(self, number: int) -> Address:
         index = bisect_right(self._ends, number)
@@ -156,21 +150,8 @@ class Plan:
         prompt, layer = divmod(rest, len(self.layers))
         drawn = None if self.samples is None else sample
         position = source.tokens[token]
-        prompts = self.segment_prompts[len(position)] if isinstance(position, Segment) else self.prompts
-        return Address(source, prompts[prompt], self.layers[layer], position, drawn)
+        return Address(source, self._prompt(prompt, position), self.layers[layer], position, drawn)
 
-
-def chunk_sizes(n_cells: int, chunk_cells: int) -> Iterator[int]:
-    """How many cells each chunk has.
-
-    The last quarter of a million cells of a large plan comes in chunks that shrink with what is left (guided
-    self-scheduling, Polychronopoulos and Kuck 1987), so that a thousand ranks end at nearly the same time. The number
-    of ranks that there are is not known here, nor may it count. `scripts/dealing.py` simulates what it brings.
-    """
-    left = n_cells
-    while left:
-        size = chunk_cells
-        if n_cells >= LARGE_PLAN:
-            size = min(size, max(SMALLEST_CHUNK, left // _RANKS))
-        yield min(size, left)
-        left -= min(size, left)
+    def _prompt(self, number: int, token: Position) -> InterpretationPrompt:
+        """One of the interpretation prompts, as it is for a token or a segment."""
+        return (self.segment_prompts[len(token)] if isinstance(token, Segment) else self.prompts)[number]

@@ -19,29 +19,31 @@ from ..prompts.interpretation_prompt import InterpretationPrompt
 from .grid import Plan, Source
 from .manifest import package_fingerprint
 from .request import RunRequest
+from .vector_plan import VectorPlan
 
 if TYPE_CHECKING:
-    from .preparation import Checked, Prepared
+    from .checking import Checked
+    from .preparation import Prepared
 
 
 def identity_of(
-    request: RunRequest, checked: Checked, outline: Outline, source: Outline | None, plan: Plan, dtype: torch.dtype
+    request: RunRequest,
+    checked: Checked,
+    outline: Outline,
+    source: Outline | None,
+    plan: Plan | VectorPlan,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """What tells one run from another; see `manifest`."""
     return {
         "model": outline.fingerprint,
         "source model": source and source.fingerprint,
-        "examples": checked.examples.digest,
-        "examples as the model reads them": _sources_digest(plan.sources),
+        **_interpreted(request, checked, plan),
         "interpretation prompt": {_named(prompt): _digest(repr(prompt).encode()) for prompt in plan.prompts},
-        "layers": checked.layers.text,
-        "tokens": checked.tokens.text,
-        "place": request.place,
         "mapping": checked.maps and checked.maps.digest,
         "reader adapter": checked.adapter and checked.adapter.fingerprint,
         "reader": checked.reader and checked.reader.digest,
         **json.loads(json.dumps(asdict(checked.settings))),  # tuples as the lists that a manifest gives back
-        "prompt_output_tokens": request.prompt_output_tokens,
         "batch_size": request.batch_size or "auto",
         "dtype": str(dtype).removeprefix("torch."),
         "csv_safe": request.csv_safe,
@@ -53,12 +55,37 @@ def identity_of(
     }
 
 
+def _interpreted(request: RunRequest, checked: Checked, plan: Plan | VectorPlan) -> dict[str, Any]:
+    """What tells one run from another of what they interpret."""
+    if isinstance(plan, VectorPlan):
+        assert checked.vectors is not None
+        file, rows = plan.file, plan.rows
+        return {
+            "vectors": file.digest,
+            "vectors' content": file.what,
+            "vectors' names": file.naming.digest,
+            "rows": [rows.start, rows.stop],
+            "strength": checked.vectors.strength,
+            "layers": plan.layer,
+        }
+    assert checked.examples is not None
+    return {
+        "examples": checked.examples.digest,
+        "examples as the model reads them": _sources_digest(plan.sources),
+        "layers": checked.layers.text,
+        "tokens": checked.tokens.text,
+        "place": request.place,
+        "prompt_output_tokens": request.prompt_output_tokens,
+    }
+
+
 def about(prepared: Prepared) -> dict[str, Any]:
     """What may differ when a run is resumed."""
     return {
         "model": prepared.outline.name,
         "source model": prepared.source and prepared.source.name,
-        "examples": str(prepared.request.examples),
+        "examples": prepared.request.examples and str(prepared.request.examples),
+        "vectors": prepared.request.vectors and str(prepared.request.vectors),
         "mapping": prepared.maps and str(prepared.maps.path),
         "reader adapter": prepared.adapter and prepared.adapter.name,
         "reader": prepared.request.reader,

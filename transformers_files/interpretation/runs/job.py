@@ -9,6 +9,7 @@ The records of a chunk depend on nothing but the job: not on the chunks that wer
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from ..prompts.index_selection import Segment, Selection
 from ..prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
 from ..prompts.stop import LOOP
 from ..results.record import Record, interpretation_pieces, token_source
+from .chunks import Chunked
 from .grid import Address, Plan, Source
 from .limits import Limits
 from .planning import make_plan
@@ -53,8 +55,32 @@ class Ready:
     cell: Cell
 
 
-class Job:
-    """A plan with the model that computes it."""
+class ChunkJob(ABC):
+    """A plan of any kind of cells, with the model that computes it."""
+
+    plan: Chunked
+    batch_size: int
+
+    @abstractmethod
+    def records(self, chunk: int) -> list[Record]:
+        """The records of one chunk of the plan, in its order."""
+
+    def all_records(self) -> Iterator[Record]:
+        """The records of every chunk."""
+        for chunk in range(self.plan.n_chunks):
+            yield from self.records(chunk)
+
+    def piece(self, chunk: int, encode: Encode) -> Piece:
+        """The records of one chunk as a file of this form has them."""
+        records = self.records(chunk)
+        failed = sum(not record.has_interpretation for record in records)
+        return Piece(chunk, len(records), failed, encode(records))
+
+
+class Job(ChunkJob):
+    """A plan of examples."""
+
+    plan: Plan
 
     def __init__(
         self,
@@ -114,17 +140,6 @@ class Job:
         if sampling is None or address.sample is None:
             return None
         return sampling.seed_of(address.cell(self.plan.hook_point), address.sample)
-
-    def all_records(self) -> Iterator[Record]:
-        """The records of every chunk."""
-        for chunk in range(self.plan.n_chunks):
-            yield from self.records(chunk)
-
-    def piece(self, chunk: int, encode: Encode) -> Piece:
-        """The records of one chunk as a file of this form has them."""
-        records = self.records(chunk)
-        failed = sum(not record.has_interpretation for record in records)
-        return Piece(chunk, len(records), failed, encode(records))
 
     def _vector(self, vectors: torch.Tensor, layer: int, *, segment: bool) -> torch.Tensor:
         """A source's vectors `[1 or 2, n, hidden]`, or the differences of two, in the space of the model: `[hidden]`,

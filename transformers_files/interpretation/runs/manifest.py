@@ -83,7 +83,7 @@ class Manifest:
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
         """The same as `differences` for what may differ, except for names."""
-        names = ("model", "source model", "examples", "mapping", "reader adapter", "reader")
+        names = ("model", "source model", "examples", "vectors", "mapping", "reader adapter", "reader")
         then, now = ({key: one[key] for key in one if key not in names} for one in (self.about, about))
         return list(_differences(then, now))
 

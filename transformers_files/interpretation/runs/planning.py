@@ -93,15 +93,17 @@ def build_prompts(
     settings: InterpretationSettings,
     *,
     vectors: int | None = None,
+    now: datetime | None = None,
 ) -> tuple[InterpretationPrompt, ...]:
     """The interpretation prompts in this tokenizer's tokens, for vectors. Raises PlanError with all problems.
 
-    vectors: how many each cell has, one per placeholder; None: one for all placeholders.
+    vectors: how many each cell has, one per placeholder; None: one for all placeholders. now: the time that chat
+    templates see; None: the present.
     """
     problems: list[str] = []
     if settings.insert_layer == SAME:
         problems.append(f"insert layer {SAME}: vectors come from no layer; name the one to insert them at")
-    built = _build(tokenizer, prompts, limits, settings, problems, datetime.now(), vectors=vectors)
+    built = _build(tokenizer, prompts, limits, settings, problems, now or datetime.now(), vectors=vectors)
     if problems:
         raise PlanError(problems)
     return built

@@ -5,128 +5,34 @@ prepared = prepare(request)          # raises RequestError with all problems; wr
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import torch
 
-from ..engine.kernels.switch import are_used
-from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
-from ..errors.problems import ProblemsError, problems_of
 from ..mapping.affine import AnyMap
 from ..mapping.checkpoint import MapsFile, check_spaces
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
-from ..models.families import RESIDUAL, check_hook_point, hook_point_module
+from ..models.families import RESIDUAL, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
-from ..prompts.examples import ExamplesFile
-from ..prompts.index_selection import ALL, Selection
-from ..prompts.interpretation_prompt import InterpretationPromptSpec
-from ..prompts.questions import Prompt, ask
-from ..prompts.spec_files import find_spec
-from ..readers.formats import find_reader
+from ..prompts.index_selection import Selection
+from ..prompts.questions import ask
 from ..readers.reader import Reader
+from .checking import Checked, RequestError, check, collected
 from .coordination import Ranks
-from .csv_writer import Found, check_output, find_begun, inspect_output, is_parquet
+from .csv_writer import Found, find_begun, inspect_output
 from .grid import Plan
 from .identity import about, identity_of, where
 from .limits import Limits
-from .manifest import OutputError
 from .planning import make_plan
 from .request import RunRequest
 from .source_model import SourceModel
-
-
-class RequestError(ProblemsError):
-    """Everything that has to be fixed before a run can begin."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What can be known of a request without its model."""
-
-    examples: ExamplesFile
-    prompts: tuple[Prompt, ...]
-    """Filled with every question."""
-    layers: Selection
-    tokens: Selection
-    settings: InterpretationSettings
-    placement: Placement | None
-    maps: MapsFile | None
-    adapter: Adapter | None
-    reader: Reader | None
-
-
-def check(request: RunRequest) -> Checked:
-    """Everything that can be checked without the model. Raises RequestError with all problems."""
-    problems: list[str] = []
-    examples: ExamplesFile | None = None
-    specs: list[InterpretationPromptSpec] = []
-    asked: Sequence[Prompt] = ()
-    selections: dict[str, Selection] = {}
-    settings = InterpretationSettings()
-    with _collected(problems):
-        are_used()
-    with _collected(problems):
-        check_output(request.output)
-    if request.output.suffix.lower() not in (".csv", ".parquet"):
-        problems.append(f"the output {request.output} must be named .csv or .parquet")
-    if is_parquet(request.output) and importlib.util.find_spec("pyarrow") is None:
-        problems.append("Parquet needs the package pyarrow; run: python -m pip install pyarrow")
-    if is_parquet(request.output) and request.csv_safe:
-        problems.append("csv_safe is for CSV; spreadsheets do not run what is in Parquet")
-    with _collected(problems):
-        examples = ExamplesFile.read(request.examples)
-    for name in request.interpretation_prompts:
-        with _collected(problems):
-            specs.append(find_spec(name))
-    reader = None
-    if request.reader is not None:
-        with _collected(problems):
-            reader = find_reader(request.reader)
-        problems += [f"the reader sets {name}: leave it out" for name in _set_by_reader(request)]
-    else:
-        with _collected(problems):
-            asked = ask(specs, request.questions)
-    maps = None
-    if request.mapping is not None:
-        with _collected(problems):
-            maps = MapsFile.read(request.mapping)
-    layers = (ALL if maps is None else maps.layers) if request.layers is None else request.layers
-    for name, text in (("layers", layers), ("tokens", request.tokens)):
-        with _collected(problems, f"{name}: "):
-            selections[name] = Selection(text)
-    with _collected(problems):
-        check_hook_point(request.place)
-    with _collected(problems):
-        settings = _settings(request)
-    if request.batch_size is not None and request.batch_size < 1:
-        problems.append(f"batch_size is {request.batch_size}: it must be at least 1")
-    placement = None
-    if request.device_map is not None:
-        with _collected(problems):
-            placement = Placement.read(
-                request.device_map, max_memory=request.max_memory, offload_folder=request.offload_folder
-            )
-        if request.device != "auto":
-            problems.append("give a device or a device map, not both")
-    elif request.max_memory is not None or request.offload_folder is not None:
-        problems.append("max_memory and offload_folder need a device map; give one, such as auto")
-    adapter = None
-    if request.reader_adapter is not None:
-        with _collected(problems):
-            adapter = Adapter.find(request.reader_adapter)
-        if request.device_map is not None:
-            problems.append("a reader adapter shares a model's weights, which a device map may put elsewhere: give one")
-    if problems:
-        raise RequestError(problems)
-    chosen = selections["layers"], selections["tokens"]
-    return Checked(examples, tuple(asked), *chosen, settings, placement, maps, adapter, reader)
+from .vector_plan import VectorPlan
+from .vector_planning import ChosenVectors, plan_vectors
 
 
 @dataclass(frozen=True)
@@ -137,7 +43,9 @@ class Prepared:
     outline: Outline
     source: Outline | None
     """The source model's outline, where that is another model."""
-    plan: Plan
+    plan: Plan | VectorPlan
+    vectors: ChosenVectors | None
+    """What is interpreted in place of examples; the plan is a `VectorPlan` then."""
     settings: InterpretationSettings
     placement: Placement | None
     """It fits both models."""
@@ -176,6 +84,8 @@ class Prepared:
             changed = self.found.manifest.changes(about(self))
             if changed:
                 lines.append(f"changed since the run began, so last digits may differ: {'; '.join(changed)}")
+        if self.vectors is not None:
+            lines.append(self.vectors.description)
         if self.source is not None:
             lines.append(f"interpreting embeddings of {self.source.name}")
         if self.published is not None:
@@ -199,7 +109,7 @@ def prepare(
     """
     checked = check(request) if checked is None else checked
     problems: list[str] = []
-    with _collected(problems):
+    with collected(problems):
         if request.device_map is not None and ranks is not None and ranks.local_size > 1:
             raise ModelError("a device map needs a machine's devices for one process; start one process per machine")
         outline = read_outline(request.model, trust_remote_code=request.trust_remote_code)
@@ -212,28 +122,12 @@ def prepare(
                 checked.placement.fitted(one.skeleton)
         device = resolve_device(request.device if ranks is None else ranks.device)
         dtype = resolve_dtype(request.dtype, device)
-        n_layers = Limits.of(reader.skeleton).n_layers
-        check_spaces(checked.maps, n_layers=n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
+        if checked.vectors is None:
+            n_layers = Limits.of(reader.skeleton).n_layers
+            check_spaces(checked.maps, n_layers=n_layers, source_hidden=reader.hidden, hidden=outline.hidden)
         checked, mapping = _with_reader(checked, request, outline)
         began = _begun(request) or datetime.now() if began is None else began
-        plan = make_plan(
-            outline.tokenizer,
-            checked.examples.examples,
-            checked.prompts,
-            Limits.of(outline.skeleton),
-            checked.settings,
-            layers=checked.layers,
-            tokens=checked.tokens,
-            prompt_output_tokens=request.prompt_output_tokens,
-            chunk_cells=request.chunk_cells,
-            hook_point=request.place,
-            source_model=SourceModel(reader.skeleton, reader.tokenizer),
-            now=began,
-        )
-        if checked.maps is not None:
-            checked.maps.check_layers(plan.layers)
-        for layer in plan.layers if request.place != RESIDUAL else ():
-            hook_point_module(reader.skeleton, layer, request.place)
+        plan = _plan_of(request, checked, outline, reader, began)
         identity = identity_of(request, checked, outline, source, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:
@@ -243,31 +137,57 @@ def prepare(
         if checked.adapter is not None:
             checked.adapter.check(outline.skeleton)
         how = checked.settings, checked.placement, checked.maps, checked.adapter, checked.reader, mapping
-        return Prepared(request, outline, source, plan, *how, device, dtype, identity, found, began, ranks)
+        return Prepared(
+            request, outline, source, plan, checked.vectors, *how, device, dtype, identity, found, began, ranks
+        )
     raise RequestError(problems)
 
 
-@contextmanager
-def _collected(problems: list[str], prefix: str = "") -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OutputError) as error:
-        problems += [prefix + problem for problem in problems_of(error)]
-
-
-def _set_by_reader(request: RunRequest) -> Iterator[str]:
-    """What a request asks for, and a reader says."""
-    names = ("interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength", "guidance", "deep_gain")
-    for name in (*names, "reader_adapter", "mapping", "device_map"):
-        if getattr(request, name) != getattr(RunRequest, name):
-            yield name
+def _plan_of(
+    request: RunRequest, checked: Checked, outline: Outline, reader: Outline, began: datetime
+) -> Plan | VectorPlan:
+    """reader: of the model that reads the examples. Raises ValueError."""
+    if checked.vectors is not None:
+        return plan_vectors(
+            checked.vectors,
+            outline,
+            checked.prompts,
+            checked.settings,
+            layers=request.layers,
+            place=request.place,
+            maps=checked.maps,
+            chunk_cells=request.chunk_cells,
+            now=began,
+        )
+    assert checked.examples is not None
+    plan = make_plan(
+        outline.tokenizer,
+        checked.examples.examples,
+        checked.prompts,
+        Limits.of(outline.skeleton),
+        checked.settings,
+        layers=checked.layers,
+        tokens=checked.tokens,
+        prompt_output_tokens=request.prompt_output_tokens,
+        chunk_cells=request.chunk_cells,
+        hook_point=request.place,
+        source_model=SourceModel(reader.skeleton, reader.tokenizer),
+        now=began,
+    )
+    if checked.maps is not None:
+        checked.maps.check_layers(plan.layers)
+    for layer in plan.layers if request.place != RESIDUAL else ():
+        hook_point_module(reader.skeleton, layer, request.place)
+    return plan
 
 
 def _with_reader(checked: Checked, request: RunRequest, outline: Outline) -> tuple[Checked, AnyMap]:
     """What a reader says of this model, in the place of what the request does; and the mapping. Raises ValueError."""
     if checked.reader is None:
         return checked, None if checked.maps is None else checked.maps.maps
-    fitted = checked.reader.fit(outline.skeleton, outline.tokenizer, request.layers)
+    origin = None if checked.vectors is None else checked.vectors.file.origin
+    layers = str(origin.layer) if request.layers is None and origin is not None else request.layers
+    fitted = checked.reader.fit(outline.skeleton, outline.tokenizer, layers)
     as_published = replace(
         checked,
         prompts=tuple(ask([fitted.prompt], request.questions)),
@@ -276,13 +196,6 @@ def _with_reader(checked: Checked, request: RunRequest, outline: Outline) -> tup
         adapter=fitted.adapter,
     )
     return as_published, fitted.mapping
-
-
-def _settings(request: RunRequest) -> InterpretationSettings:
-    """Raises ValueError."""
-    sampling = Sampling.of(request.samples, request.temperature, request.top_p, request.seed)
-    names = [one.name for one in fields(InterpretationSettings) if one.name != "sampling"]
-    return InterpretationSettings(**{name: getattr(request, name) for name in names}, sampling=sampling)
 
 
 def _begun(request: RunRequest) -> datetime | None:

@@ -35,6 +35,11 @@ def numbers(text: str) -> float | tuple[float, ...]:
     return several[0] if len(several) == 1 else several
 
 
+def factor(text: str) -> float | str:
+    """`2.5` or `auto`."""
+    return text if text == "auto" else float(text)
+
+
 def decoder_layers(text: str) -> str | tuple[int, ...]:
     """`1`, `1,3` or `same`."""
     return text if text == "same" else tuple(int(layer) for layer in text.split(","))
@@ -45,10 +50,41 @@ class RunRequest:
     """What a run is asked to do. Nothing is checked here: see `preparation`."""
 
     model: str = option("hub id or folder", shown="the small embedded model", metavar="NAME")
-    examples: Path = option("the prompts; -: from standard input", type=Path, metavar="FILE.json")
     output: Path = option("the table to write, .csv or .parquet", type=Path, metavar="FILE")
+    examples: Path | None = option(
+        "the prompts; -: from standard input", default=None, shown="none", type=Path, metavar="FILE.json"
+    )
+    vectors: Path | None = option(
+        "in place of examples: .safetensors, .npy, .parquet, or the folder of a SAE as SAELens saves it",
+        default=None,
+        shown="none",
+        type=Path,
+        metavar="FILE|FOLDER",
+    )
+    tensor: str | None = option(
+        "of the vectors' safetensors file", default=None, shown="the only one with rows", metavar="NAME"
+    )
+    vector_column: str | None = option(
+        "of the vectors' Parquet file", default=None, shown="activation_vector", metavar="NAME"
+    )
+    names: str | None = option(
+        "of vectors: a text file with one per line, or a column of their Parquet file",
+        default=None,
+        shown="vector 0, vector 1, …",
+        metavar="FILE|COLUMN",
+    )
+    rows: str | None = option(
+        "of the vectors' file: 0:16384, 500: or 7", default=None, shown="all", metavar="FIRST:END"
+    )
+    strength: float | str = option(
+        "what vectors are multiplied with; auto: chosen for each, where only a direction is known",
+        default=1.0,
+        type=factor,
+        metavar="X|auto",
+    )
     layers: str | None = option(
-        "of the n_layers + 1 hidden states: all, 0,5,10, 0:30:5, -1 (after the last norm)",
+        "of the n_layers + 1 hidden states (of vectors: the one they belong to): all, 0,5,10, 0:30:5, -1 (after the "
+        "last norm)",
         default=None,
         shown="all, or those of the mapping",
     )

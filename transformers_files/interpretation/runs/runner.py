@@ -21,14 +21,16 @@ from ..models.adapters import AdapterError
 from ..models.loading import ModelError, Outline, load_weights
 from ..results import parquet
 from ..results.csv_table import csv_rows
+from .bulk_vectors import BulkJob
 from .csv_writer import is_parquet, open_output
 from .grid import Plan
 from .identity import about
-from .job import Encode, Job
+from .job import ChunkJob, Encode, Job
 from .manifest import Manifest
 from .preparation import Prepared
 from .request import RunRequest
 from .source_model import SourceModel
+from .vector_plan import VectorPlan
 from .work_queue import Progress, lead, support
 
 
@@ -99,8 +101,19 @@ class Models:
                 raise ModelError(str(error)) from error
         return cls(model, SourceModel(other, prepared.reader.tokenizer, prepared.mapping))
 
-    def job(self, prepared: Prepared, plan: Plan, batch_size: int | None) -> Job:
+    def job(self, prepared: Prepared, plan: Plan | VectorPlan, batch_size: int | None) -> ChunkJob:
         """On a plan that may be cut into other chunks than the prepared one."""
+        if isinstance(plan, VectorPlan):
+            assert prepared.vectors is not None
+            return BulkJob(
+                self.model,
+                prepared.outline.tokenizer,
+                plan,
+                prepared.settings,
+                strength=prepared.vectors.strength,
+                mapping=prepared.mapping,
+                batch_size=batch_size,
+            )
         return Job(
             self.model,
             prepared.outline.tokenizer,
@@ -116,7 +129,7 @@ def _load(prepared: Prepared, outline: Outline) -> nn.Module:
     return load_weights(outline, dtype=prepared.dtype, device=prepared.device, placement=placement)
 
 
-def _job(prepared: Prepared, models: Models, manifest: Manifest) -> Job:
+def _job(prepared: Prepared, models: Models, manifest: Manifest) -> ChunkJob:
     plan = replace(prepared.plan, chunk_cells=manifest.plan["chunk_cells"])
     return models.job(prepared, plan, manifest.plan["batch_size"])
 

@@ -25,18 +25,9 @@ from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import Record
 from .job import interpretation_fields
+from .vector_plan import VectorAddress
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class VectorAddress:
-    """Which vector is interpreted, and how."""
-
-    prompt: InterpretationPrompt
-    index: int
-    sample: int | None = None
-    """Its number among the samples; None where there is no sampling."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,7 @@ class VectorJob:
         self._strength = strength if isinstance(strength, (int, float)) else None  # None: chosen for each
         self._batch_size = batch_size
         self._chosen: dict[InterpretationPrompt, list[float]] = {}
+        self._shown: dict[InterpretationPrompt, tuple[str, ...]] = {}
         numbers = range(settings.sampling.samples) if settings.sampling else [None]
         each = product(prompts, range(len(rows)), numbers)
         self.addresses = [VectorAddress(prompt, index, number) for prompt, index, number in each]
@@ -122,9 +114,11 @@ class VectorJob:
 
     def _shown_names(self, prompt: InterpretationPrompt) -> tuple[str, ...]:
         """The names, with the factors that were chosen."""
-        if self._strength is not None:
-            return tuple(self._names)
-        return tuple(f"{name} × {factor:.3g}" for name, factor in zip(self._names, self._factors(prompt)))
+        if prompt not in self._shown:
+            fixed = self._strength is not None
+            chosen = [""] * len(self._rows) if fixed else [f" × {factor:.3g}" for factor in self._factors(prompt)]
+            self._shown[prompt] = tuple(map("".join, zip(self._names, chosen)))
+        return self._shown[prompt]
 
     def _seed(self, address: VectorAddress) -> int | None:
         """Of a sample; None where there is no sampling."""

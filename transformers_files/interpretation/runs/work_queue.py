@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .coordination import POLL_SECONDS, Ranks
-from .job import Encode, Job
+from .job import ChunkJob, Encode
 from .manifest import Manifest, OutputError
 from .shards import Shard, shard_path
 
@@ -33,7 +33,13 @@ class Progress:
 
 
 def lead(
-    ranks: Ranks, job: Job, manifest: Manifest, output: Path, encode: Encode, missing: Sequence[int], start: Progress
+    ranks: Ranks,
+    job: ChunkJob,
+    manifest: Manifest,
+    output: Path,
+    encode: Encode,
+    missing: Sequence[int],
+    start: Progress,
 ) -> Iterator[Progress]:
     """Publish which chunks are missing (ascending), and compute a part of them. Ends when all ranks are done.
 
@@ -52,7 +58,7 @@ def lead(
 
 
 def support(
-    ranks: Ranks, identity: Mapping[str, Any], make_job: Callable[[Manifest], Job], output: Path, encode: Encode
+    ranks: Ranks, identity: Mapping[str, Any], make_job: Callable[[Manifest], ChunkJob], output: Path, encode: Encode
 ) -> None:
     """Compute a part of the chunks that rank 0 publishes, until none is left.
 
@@ -71,7 +77,7 @@ def support(
         pass
 
 
-def _work(ranks: Ranks, job: Job, chunks: Sequence[int], shard: Shard, encode: Encode) -> Iterator[None]:
+def _work(ranks: Ranks, job: ChunkJob, chunks: Sequence[int], shard: Shard, encode: Encode) -> Iterator[None]:
     for chunk in ranks.claims(chunks):
         piece = job.piece(chunk, encode)
         shard.append(piece)

@@ -78,9 +78,8 @@ class ParquetRows:
 class ParquetNames:
     """The names in a column of the vectors' file."""
 
-    digest = None
-
     def __init__(self, path: Path, column: str) -> None:
+        self.digest = f"column {column}"
         self._stream = ColumnStream(path, column)
 
     def read(self, start: int, stop: int) -> list[str]:

@@ -41,7 +41,7 @@ class Names(Protocol):
 
     @property
     def digest(self) -> str | None:
-        """Of what a file says; None where the names follow from the vectors' file."""
+        """Differs for other names of the same file of vectors; None for those that it has by itself."""
 
     def read(self, start: int, stop: int) -> list[str]:
         """Of some of them, in order. Raises VectorsError."""
