@@ -203,7 +203,7 @@ def test_installed_transformers(copy: Environment) -> None:
 
     copy.succeed(INSTALLER, "install")
     patched = snapshot(copy.site)
-    assert "(tested)\nstate: patched: 2 files modified" in copy.succeed(INSTALLER, "status")
+    assert "(tested)\nstate: patched: 3 files modified" in copy.succeed(INSTALLER, "status")
     assert "nothing to do" in copy.succeed(INSTALLER)
     assert snapshot(copy.site) == patched
     code = "from transformers import LlamaForCausalLM; print(hasattr(LlamaForCausalLM, 'forward_interpret'))"

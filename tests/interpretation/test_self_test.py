@@ -67,6 +67,7 @@ def test_other_surgery_fails(
 def test_a_missing_method_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delattr(transformers.LlamaForCausalLM, "forward_interpret")
     monkeypatch.delattr(transformers.generation.GenerationMixin, "forward_interpret")
+    monkeypatch.delattr(transformers.PreTrainedModel, "forward_interpret")
     assert self_test.main() == 1
     assert "has no forward_interpret: not patched" in capsys.readouterr().err
 

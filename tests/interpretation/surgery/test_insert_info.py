@@ -105,6 +105,32 @@ def test_keys_for_retrieving_are_carried_along():
     assert plan([row(retrieve_layer=3, retrieve_anything=None)]).layers[1].rows.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("locations", "selected"),
+    [
+        (slice(2, 5), [2, 3, 4]),
+        (slice(-2, None), [4, 5]),
+        ([0, slice(None, None, -3)], [0, 5, 2]),
+        (slice(4, 400), [4, 5]),
+    ],
+)
+def test_slices_select_columns_of_the_prompt(locations, selected):
+    gathered = plan([row(layers={1: (locations, vectors(len(selected)))})])
+    assert gathered.layers[1].positions.tolist() == selected
+
+
+@pytest.mark.parametrize("shape", [(HIDDEN,), (1, HIDDEN), (1, 1, HIDDEN), (3, HIDDEN), (1, 3, HIDDEN)])
+def test_one_vector_goes_into_every_location_and_several_into_one_each(shape):
+    embedding = torch.arange(float(HIDDEN * (3 if 3 in shape else 1))).reshape(shape)
+    found = plan([row(layers={1: ([2, 0, 5], embedding)})]).layers[1].vectors
+    assert torch.equal(found, embedding.expand(1, 3, HIDDEN)[0])
+
+
+def test_a_key_of_ones_own_is_ignored_with_a_warning():
+    with pytest.warns(UserWarning, match="insert_info: key 'colour' is ignored; known are layers"):
+        assert plan([row(colour=1)]).layers[1].rows.tolist() == [0]
+
+
 def test_negative_positions_count_from_the_prompts_end_cached_columns_included():
     assert plan([row(layers={1: ([-1], vectors())})], prompt_length=9, cached_length=4).layers[
         1
@@ -143,10 +169,6 @@ BAD_ROWS = {
         row(overlay_strenght=1),
         r"unknown key 'overlay_strenght' \(did you mean 'overlay_strength'\?\)",
     ),
-    "unknown option": (
-        row(colour=1),
-        r"unknown key 'colour'; known are layers \(integers\), replacing_mode and overlay",
-    ),
     "a key of another kind": ({1.5: ([2], vectors())}, r"key 1.5 is neither a layer \(an integer\) nor one of"),
     "layer too high": (row(layers={4: ([2], vectors())}), r"layer 4 is out of range; .* layers 0 to 3"),
     "layer negative": (row(layers={-1: ([2], vectors())}), r"layer -1 is out of range; .* layers 0 to 3"),
@@ -162,7 +184,7 @@ BAD_ROWS = {
     ),
     "strength of one location": (
         row("addition", [1, -2], layers={1: ([2, -1], vectors(2))}),
-        r"layer 1, position -1: overlay_strength -2.0 must be finite and > 0 for addition",
+        r"layer 1, position -1: overlay_strength -2.0 must be > 0 for addition; .* negate the embedding",
     ),
     "strengths for other locations": (
         row(strength=[1, 1]),
@@ -186,7 +208,10 @@ BAD_ROWS = {
     ),
     "strength no number": (row(strength="much"), r"overlay_strength must be a number, not 'much'"),
     "strength above one": (row(strength=1.5), r"overlay_strength 1.5 must be in \[0, 1\] for normalized"),
-    "strength negative": (row(strength=-0.5), r"overlay_strength -0.5 must be in \[0, 1\] for normalized"),
+    "strength negative": (
+        row(strength=-0.5),
+        r"overlay_strength -0.5 must be in \[0, 1\] for normalized; to .* negate",
+    ),
     "strength NaN": (row(strength=float("nan")), r"overlay_strength nan must be in \[0, 1\] for normalized"),
     "addition of nothing": (row("addition", 0), r"overlay_strength 0.0 must be finite and > 0 for addition"),
     "addition without end": (
@@ -196,7 +221,7 @@ BAD_ROWS = {
     "no pair": (row(layers={1: [2]}), r"layer 1, a list where \(insert_locations, embedding\) is needed"),
     "locations no list": (
         row(layers={1: (2, vectors())}),
-        r"layer 1, the insert locations must be a list of integers, or \"generated\", not 2",
+        r"layer 1, the insert locations must be a list of integers or slices, or \"generated\", not 2",
     ),
     "locations no integers": (
         row(layers={1: ([2.5], vectors())}),
@@ -211,8 +236,12 @@ BAD_ROWS = {
         r"floating-point tensor or a callable, not a tensor of torch.int64",
     ),
     "shape": (
-        row(layers={1: ([2, 3], vectors(1))}),
-        r"layer 1, positions \[2, 3\]: the embedding has shape \[1, 1, 8\] and must have \[1, 2, 8\]",
+        row(layers={1: ([2, 3], vectors(3))}),
+        r"layer 1, positions \[2, 3\]: the embedding has shape \[1, 3, 8\] .* \[1, 2, 8\] or \[2, 8\]",
+    ),
+    "empty slice": (
+        row(layers={1: (slice(4, 2), vectors())}),
+        r"layer 1, slice\(4, 2, None\) selects none of the prompt's 6 tokens",
     ),
     "position past the prompt": (
         row(layers={1: ([6], vectors())}),

@@ -33,15 +33,18 @@ def parameters(function) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("method", "plain"),
+    ("method", "plain", "more"),
     [
-        (LlamaForCausalLM.forward_interpret, LlamaForCausalLM.forward),
-        (GenerationMixin.generate_interpret, GenerationMixin.generate),
-        (LlamaForCausalLM.generate_interpret, LlamaForCausalLM.generate),
+        (LlamaForCausalLM.forward_interpret, LlamaForCausalLM.forward, {"output_pre_mlp_states": False}),
+        (GenerationMixin.generate_interpret, GenerationMixin.generate, {}),
+        (LlamaForCausalLM.generate_interpret, LlamaForCausalLM.generate, {}),
     ],
 )
-def test_signatures_are_the_plain_ones_and_insert_info(method, plain):
-    assert parameters(method) == {**parameters(plain), "insert_info": (inspect.Parameter.KEYWORD_ONLY, None)}
+def test_signatures_are_the_plain_ones_and_insert_info(method, plain, more):
+    added = {
+        name: (inspect.Parameter.KEYWORD_ONLY, default) for name, default in ({"insert_info": None} | more).items()
+    }
+    assert parameters(method) == parameters(plain) | added
 
 
 def test_greedy_search_has_the_signature_of_4_34():

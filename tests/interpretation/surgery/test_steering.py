@@ -137,7 +137,7 @@ def test_a_forward_pass_generates_nothing(model):
     ("entry", "message"),
     [
         ((["generated", "generated"], vectors(2)), "position generated: given twice"),
-        (("generatd", vectors(1)), r'must be a list of integers, or "generated", not \'generatd\''),
+        (("generatd", vectors(1)), r'must be a list of integers or slices, or "generated", not \'generatd\''),
         (("generated", vectors(2)), r"positions \['generated'\]: the embedding has shape \[1, 2, 32\] and must have"),
         (("generated", [1.0]), "the embedding must be a floating-point tensor or a callable, not a list"),
     ],

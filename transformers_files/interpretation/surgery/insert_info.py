@@ -2,9 +2,12 @@
 
 ``insert_info`` is a list with one dict per row of the batch; an empty dict leaves its row alone:
 
-    {layer: (insert_locations, embedding),      # embedding [1, len(insert_locations), hidden]; any number of layers
-     "replacing_mode": "normalized",            # one of those that `replacing` defines
+    {layer: (insert_locations, embedding),      # integers or slices; embedding as below; any number of layers
+     "replacing_mode": "normalized",            # one of those that `modes` defines
      "overlay_strength": 1.0}                   # s; or one per insert location; or either of them by layer: {layer: …}
+
+An embedding is [1, len(insert_locations), hidden], or without its first dimension; one vector, [hidden], [1, hidden] or
+[1, 1, hidden], goes into every location.
 
 At the input of the layer, at each location: ``new = s * scale * embedding + keep * old``; `replacing` says what scale
 and keep are in each mode.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +158,7 @@ def plan_surgery(
             mode, strengths = _mode_and_strengths(info, layers)
             for layer, entry in layers.items():
                 try:
-                    positions, vectors, function = _entry(entry, hidden_size)
+                    positions, vectors, function = _entry(entry, hidden_size, prompt_length)
                     columns, factors = prompt.columns(row, positions), strengths_at(strengths[layer], len(positions))
                     onward = [position == GENERATED for position in positions]
                     part = _Part(row, columns, onward, vectors, function, factors, mode)
@@ -194,12 +198,15 @@ def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:
 
 
 def _check_option(key: str) -> None:
+    """Raise for a key that was probably meant to be another; warn of one that means nothing here."""
     if key in OPTIONS or key.startswith(IGNORED_PREFIX):
         return
     if key.strip().lstrip("+-").isdecimal():
         raise ValueError(f"key {reprlib.repr(key)} is a string; give the layer as an integer: {key.strip()[:20]}")
     known = f"known are layers (integers), {_listed(OPTIONS)}"
-    raise ValueError(f"unknown key {reprlib.repr(key)}{did_you_mean(key, OPTIONS)}; {known}")
+    if suggestion := did_you_mean(key, OPTIONS):
+        raise ValueError(f"unknown key {reprlib.repr(key)}{suggestion}; {known}")
+    warnings.warn(f"insert_info: key {reprlib.repr(key)} is ignored; {known}", stacklevel=2)
 
 
 def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple[ReplacingMode, dict[int, Any]]:
@@ -216,24 +223,31 @@ def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple
     return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
 
 
-def _entry(entry: Any, hidden_size: int) -> tuple[list[Position], Tensor, EmbeddingFunction | None]:
+def _entry(entry: Any, hidden_size: int, prompt_length: int) -> tuple[list[Position], Tensor, EmbeddingFunction | None]:
     """The positions and vectors [n, hidden] of one (row, layer), and what makes the vectors where it is a callable."""
     if not isinstance(entry, (tuple, list)) or len(entry) != 2:
         raise ValueError(f"a {type(entry).__name__} where (insert_locations, embedding) is needed")
-    positions = positions_of(entry[0])
+    positions = positions_of(entry[0], prompt_length)
     embedding = entry[1]
     if callable(embedding) and not isinstance(embedding, Tensor):
         return positions, torch.zeros(len(positions), hidden_size), embedding
     if not isinstance(embedding, Tensor) or not embedding.is_floating_point():
         found = f"a tensor of {embedding.dtype}" if isinstance(embedding, Tensor) else f"a {type(embedding).__name__}"
         raise ValueError(f"the embedding must be a floating-point tensor or a callable, not {found}")
-    wanted = (1, len(positions), hidden_size)
-    if embedding.shape != wanted:
-        raise ValueError(
-            f"positions {positions}: the embedding has shape {list(embedding.shape)} and must have {list(wanted)}: "
-            "[1, number of insert locations, hidden size]"
-        )
-    return positions, embedding[0], None
+    return positions, _vectors(embedding, positions, hidden_size), None
+
+
+def _vectors(embedding: Tensor, positions: Sequence[Position], hidden_size: int) -> Tensor:
+    """One vector for each position, [n, hidden]."""
+    shape, n = tuple(embedding.shape), len(positions)
+    if shape in ((1, n, hidden_size), (n, hidden_size)):
+        return embedding.reshape(n, hidden_size)
+    if shape in ((1, 1, hidden_size), (1, hidden_size), (hidden_size,)):
+        return embedding.reshape(1, hidden_size).expand(n, hidden_size)
+    raise ValueError(
+        f"positions {positions}: the embedding has shape {list(shape)} and must have {[1, n, hidden_size]} or "
+        f"{[n, hidden_size]}: [number of insert locations, hidden size]; or {[hidden_size]}, one for all of them"
+    )
 
 
 def _check(part: _Part, positions: Sequence[Position], dtype: torch.dtype | None) -> None:

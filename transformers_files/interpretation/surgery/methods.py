@@ -10,6 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..models.families import decoder_layers
 from ..models.kv_cache import cache_in, cached_length
 from ..models.layer_inputs import check_layer_inputs, hidden_size
+from ..models.pre_mlp import pre_mlp_states
 from .generation_support import effective_config, refuse_unsupported
 from .hooks import SurgeryPlan, plan_surgery, surgery, surgery_disabled
 
@@ -33,7 +35,7 @@ def bind(cls: Any) -> None:
 
 def bind_forward(cls: Any) -> None:
     """Give a class `forward_interpret` with the explicit signature of its own `forward`."""
-    cls.forward_interpret = _with_signature_of(cls.forward, forward_interpret)
+    cls.forward_interpret = _with_signature_of(cls.forward, forward_interpret, "output_pre_mlp_states")
 
 
 def without_surgery(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,26 +49,36 @@ def without_surgery(function: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def forward_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = None, **kwargs: Any) -> Any:
+def forward_interpret(
+    self: Any, *args: Any, insert_info: InsertInfo | None = None, output_pre_mlp_states: bool = False, **kwargs: Any
+) -> Any:
     """`forward` with hidden embeddings replaced or shifted.
 
     Takes what `forward` takes, and `insert_info` as `transformers.interpretation.surgery.insert_info` describes it.
     The returned `hidden_states[i]` include the surgery at layer i; gradients flow through the inserted embeddings.
+
+    output_pre_mlp_states: return a pair, the output and the states around each MLP: a tuple of n_layers + 1 pairs as
+    `models.pre_mlp.pre_mlp_states` describes them.
     """
-    if insert_info is None:
-        return self(*args, **kwargs)
-    given, rest = _named(self.forward, args, kwargs)
+    plan = None if insert_info is None else _forward_plan(self, insert_info, args, kwargs)
+    with ExitStack() as stack:
+        if plan is not None:
+            stack.enter_context(surgery(self, plan))
+        if not output_pre_mlp_states:
+            return self(*args, **kwargs)
+        pairs = stack.enter_context(pre_mlp_states(self))  # within the surgery, whose result it is to see
+        return self(*args, **kwargs), tuple(pairs)
+
+
+def _forward_plan(model: Any, insert_info: InsertInfo, args: tuple, kwargs: Mapping[str, Any]) -> SurgeryPlan | None:
+    given, rest = _named(model.forward, args, kwargs)
     given |= rest
     tokens = given.get("inputs_embeds") if given.get("inputs_embeds") is not None else given.get("input_ids")
     if tokens is None:
         raise ValueError("insert_info needs a prompt to insert into: give input_ids or inputs_embeds")
     cached = cached_length(cache_in(given))
     length, mask = cached + tokens.shape[1], given.get("attention_mask")
-    plan = _plan(self, insert_info, tokens, length, cached, mask, generates=False)
-    if plan is None:
-        return self(*args, **kwargs)
-    with surgery(self, plan):
-        return self(*args, **kwargs)
+    return _plan(model, insert_info, tokens, length, cached, mask, generates=False)
 
 
 def generate_interpret(self: Any, *args: Any, insert_info: InsertInfo | None = None, **kwargs: Any) -> Any:
@@ -248,8 +260,8 @@ def _named(
     return named, {key: value for name in variable for key, value in named.pop(name, {}).items()}
 
 
-def _with_signature_of(function: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of `method` that shows the signature of `function` plus `insert_info`."""
+def _with_signature_of(function: Callable[..., Any], method: Callable[..., Any], *flags: str) -> Callable[..., Any]:
+    """A copy of `method` that shows the signature of `function` plus `insert_info` and these flags."""
 
     @functools.wraps(method)
     def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -258,7 +270,10 @@ def _with_signature_of(function: Callable[..., Any], method: Callable[..., Any])
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
     at = len(parameters) - (bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
-    parameters.insert(at, inspect.Parameter("insert_info", inspect.Parameter.KEYWORD_ONLY, default=None))
+    defaults = {"insert_info": None} | dict.fromkeys(flags, False)
+    parameters[at:at] = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default) for name, default in defaults.items()
+    ]
     shown: Any = bound
     shown.__signature__ = signature.replace(parameters=parameters)
     return shown

@@ -41,6 +41,9 @@ class ReplacingMode:
 
     def strength_problem(self, strength: float) -> str | None:
         """Why s cannot be `strength`; None where it can."""
+        if strength < 0:
+            most = "in [0, 1]" if self.blends else "> 0"
+            return f"must be {most} for {self.name}; to insert the opposite direction, negate the embedding"
         if self.blends and not 0 <= strength <= 1:
             more = "norm_matched_addition" if self.matches_norm else "addition"
             return f"must be in [0, 1] for {self.name}; use {more} for more"

@@ -70,18 +70,35 @@ class Prompt:
         return list(columns)
 
 
-def positions_of(locations: Any) -> list[Position]:
-    """The insert locations as integers and "generated", whatever sequence they come in."""
+def positions_of(locations: Any, length: int) -> list[Position]:
+    """The insert locations as integers and "generated", whatever sequence they come in.
+
+    A slice, alone or among others, selects columns of the prompt of `length` tokens, as it does in a list of them.
+    """
     if isinstance(locations, Tensor):
         locations = locations.tolist()
-    if isinstance(locations, str) and locations == GENERATED:
-        locations = [GENERATED]
+    if isinstance(locations, slice) or _is_generated(locations):
+        locations = [locations]
+    positions: list[Position] = []
     try:
-        return [GENERATED if _is_generated(location) else operator.index(location) for location in locations]
+        for location in locations:
+            if isinstance(location, slice):
+                positions += _selected(location, length)
+            else:
+                positions.append(GENERATED if _is_generated(location) else operator.index(location))
     except TypeError:
         raise ValueError(
-            f'the insert locations must be a list of integers, or "{GENERATED}", not {reprlib.repr(locations)}'
+            f'the insert locations must be a list of integers or slices, or "{GENERATED}", not '
+            f"{reprlib.repr(locations)}"
         ) from None
+    return positions
+
+
+def _selected(location: slice, length: int) -> range:
+    columns = range(length)[location]
+    if not columns:
+        raise ValueError(f"{location} selects none of the prompt's {length} tokens")
+    return columns
 
 
 def _is_generated(location: Any) -> bool:

@@ -1,0 +1,82 @@
+"""The states around each layer's MLP: what it is given, and what its output is added to.
+
+with pre_mlp_states(model) as pairs:
+    model(input_ids)
+mlp_input, residual = pairs[6]      # of decoder layer 5; each [batch, columns, hidden]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from .families import ATTENTION_OUTPUT, MLP_INPUT, UnsupportedModelError, decoder_layers, hook_point_module
+from .thread_hooks import input_hook, output_hook
+
+
+@contextmanager
+def pre_mlp_states(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collects, in the passes of this thread, a pair of states for each layer; gradients flow through them.
+
+    The first pair is twice what the first layer is given. Then there is one for each layer: what its MLP is given,
+    after the norm in front of it, and what that norm is given, the residual stream between attention and MLP. Several
+    passes follow one another in the list.
+
+    Raises `UnsupportedModelError` in the pass where there is no such state: attention and MLP run side by side, or the
+    MLP is given something else than what one of the layer's modules returns.
+    """
+    pairs: list[tuple[Tensor, Tensor]] = []
+    layers = decoder_layers(model)
+    with ExitStack() as hooks:
+        hooks.enter_context(input_hook(layers[0], lambda hidden: pairs.append((hidden, hidden))))
+        for number, layer in enumerate(layers):
+            watch = _Layer(f"decoder layer {number} of {type(model).__name__}", pairs)
+            hooks.enter_context(input_hook(layer, watch.begin))
+            attention = hook_point_module(model, number, ATTENTION_OUTPUT)
+            hooks.enter_context(output_hook(attention, watch.attend))
+            mlp = hook_point_module(model, number, MLP_INPUT)
+            for child in layer.children():
+                if child is not mlp and child is not attention:
+                    hooks.enter_context(input_hook(child, watch.given))
+                    hooks.enter_context(output_hook(child, watch.returned))
+            hooks.enter_context(input_hook(mlp, watch.feed))
+        yield pairs
+
+
+class _Layer:
+    """What has happened in one layer's pass so far."""
+
+    def __init__(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        self._name, self._pairs = name, pairs
+        self._input: Tensor | None = None
+        self._attended = False
+        self._given: Tensor | None = None
+        self._norms: list[tuple[Tensor, Tensor]] = []
+        """Modules that ran after the attention: what each was given and returned."""
+
+    def begin(self, hidden: Tensor) -> None:
+        self._input, self._attended = hidden, False
+        self._norms.clear()
+
+    def attend(self, _: Tensor) -> None:
+        self._attended = True
+
+    def given(self, hidden: Tensor) -> None:
+        self._given = hidden
+
+    def returned(self, hidden: Tensor) -> None:
+        if self._attended and self._given is not None:
+            self._norms.append((self._given, hidden))
+
+    def feed(self, hidden: Tensor) -> None:
+        residual = next((given for given, returned in self._norms if returned is hidden), None)
+        # OPT flattens rows and columns in front of its MLP.
+        if residual is None or self._input is None or residual is self._input or residual.shape != self._input.shape:
+            raise UnsupportedModelError(
+                f"{self._name} has no state between attention and MLP that could be returned as its pre-MLP state: it "
+                "runs them side by side, or its MLP is not given what a norm of the layer returns"
+            )
+        self._pairs.append((hidden, residual))
+        self._norms.clear()
