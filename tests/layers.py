@@ -26,7 +26,7 @@ LAYERS = (
     "report",
 )
 """From the lowest to the highest; the modules beside them (api, selfie, …) stand above all."""
-PROGRAMS = ("explorer",)
+PROGRAMS = ("explorer", "selfie")
 """Packages that stand where those modules do."""
 
 

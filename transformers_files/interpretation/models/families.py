@@ -127,13 +127,21 @@ def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Modul
     if hook_point == RESIDUAL:
         return module
     named = getattr(model, "interpretation_places", {}).get(hook_point)
+    return part_of_layer(module, hook_point, named, f"layer {layer}")
+
+
+def part_of_layer(layer: nn.Module, hook_point: str, named: str | None = None, called: str = "the layer") -> nn.Module:
+    """The same within a decoder layer by itself; named: its dotted path, where the usual ones do not count.
+
+    Raises `UnsupportedModelError` where it cannot be found.
+    """
     for path in _HOOK_POINT_PATHS[hook_point] if named is None else (named,):
         with contextlib.suppress(AttributeError):
-            return module.get_submodule(path)
-    found = f"is no {named}" if named else f"was not found in a {type(module).__name__}"
-    children = ", ".join(name for name, _ in module.named_children())
+            return layer.get_submodule(path)
+    found = f"is no {named}" if named else f"was not found in a {type(layer).__name__}"
+    children = ", ".join(name for name, _ in layer.named_children())
     raise UnsupportedModelError(
-        f"{hook_point} of layer {layer} {found} (it has {children}); say where it is: "
+        f"{hook_point} of {called} {found} (it has {children}); say where it is: "
         f'model.interpretation_places = {{"{hook_point}": "path.within.a.layer"}} (the module that '
         f"{'is given' if hook_point == MLP_INPUT else 'returns'} it)"
     )

@@ -12,12 +12,21 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from .families import ATTENTION_OUTPUT, MLP_INPUT, UnsupportedModelError, decoder_layers, hook_point_module
+from .families import (
+    ATTENTION_OUTPUT,
+    MLP_INPUT,
+    UnsupportedModelError,
+    decoder_layers,
+    hook_point_module,
+    part_of_layer,
+)
 from .thread_hooks import input_hook, output_hook
+
+Pairs = list[tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def pre_mlp_states(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def pre_mlp_states(model: nn.Module) -> Iterator[Pairs]:
     """Collects, in the passes of this thread, a pair of states for each layer; gradients flow through them.
 
     The first pair is twice what the first layer is given. Then there is one for each layer: what its MLP is given,
@@ -27,28 +36,44 @@ def pre_mlp_states(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     Raises `UnsupportedModelError` in the pass where there is no such state: attention and MLP run side by side, or the
     MLP is given something else than what one of the layer's modules returns.
     """
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs: Pairs = []
     layers = decoder_layers(model)
     with ExitStack() as hooks:
         hooks.enter_context(input_hook(layers[0], lambda hidden: pairs.append((hidden, hidden))))
         for number, layer in enumerate(layers):
-            watch = _Layer(f"decoder layer {number} of {type(model).__name__}", pairs)
-            hooks.enter_context(input_hook(layer, watch.begin))
-            attention = hook_point_module(model, number, ATTENTION_OUTPUT)
-            hooks.enter_context(output_hook(attention, watch.attend))
-            mlp = hook_point_module(model, number, MLP_INPUT)
-            for child in layer.children():
-                if child is not mlp and child is not attention:
-                    hooks.enter_context(input_hook(child, watch.given))
-                    hooks.enter_context(output_hook(child, watch.returned))
-            hooks.enter_context(input_hook(mlp, watch.feed))
+            attention, mlp = (hook_point_module(model, number, point) for point in (ATTENTION_OUTPUT, MLP_INPUT))
+            name = f"decoder layer {number} of {type(model).__name__}"
+            hooks.enter_context(_watched(layer, attention, mlp, name, pairs))
         yield pairs
+
+
+@contextmanager
+def pre_mlp_states_of_layer(layer: nn.Module) -> Iterator[Pairs]:
+    """The same for passes of a single decoder layer, whose pairs alone are collected."""
+    pairs: Pairs = []
+    attention, mlp = (part_of_layer(layer, point) for point in (ATTENTION_OUTPUT, MLP_INPUT))
+    with _watched(layer, attention, mlp, f"a {type(layer).__name__}", pairs):
+        yield pairs
+
+
+@contextmanager
+def _watched(layer: nn.Module, attention: nn.Module, mlp: nn.Module, name: str, pairs: Pairs) -> Iterator[None]:
+    watch = _Layer(name, pairs)
+    with ExitStack() as hooks:
+        hooks.enter_context(input_hook(layer, watch.begin))
+        hooks.enter_context(output_hook(attention, watch.attend))
+        for child in layer.children():
+            if child is not mlp and child is not attention:
+                hooks.enter_context(input_hook(child, watch.given))
+                hooks.enter_context(output_hook(child, watch.returned))
+        hooks.enter_context(input_hook(mlp, watch.feed))
+        yield
 
 
 class _Layer:
     """What has happened in one layer's pass so far."""
 
-    def __init__(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, name: str, pairs: Pairs) -> None:
         self._name, self._pairs = name, pairs
         self._input: Tensor | None = None
         self._attended = False

@@ -1,25 +1,4 @@
-"""The functions of the package `selfie` (https://github.com/tonychenxyz/selfie), over this package's engine.
-
-    from transformers.interpretation.selfie import InterpretationPrompt, interpret   # was: selfie.interpret
-
-    prompt = InterpretationPrompt(tokenizer, ("[INST]", 0, 0, 0, 0, 0, "[/INST] Sure, I will summarize the message:"))
-    table = interpret(original_prompt="…", tokenizer=tokenizer, interpretation_prompt=prompt, model=model,
-                      tokens_to_interpret=[(10, 5), (10, 6)], bs=8, max_new_tokens=30, k=1)
-
-Kept as they are there, also where the rest of this package does otherwise:
-
-- a placeholder is the text "_ ", and its places are found by the length of what is encoded up to it: the token of the
-  space belongs to them, or the one that the space has merged with (`prompts` has exactly one token per placeholder);
-- prompts are encoded as they are, with the tokenizer's special tokens and without a chat template;
-- a layer is an index into `hidden_states` (0 the embeddings, n_layers after the final norm), `k` the decoder layer at
-  whose input the embedding overwrites what was there, in the pass over the interpretation prompt alone;
-- `interpret` returns a dict of lists, `interpret_vectors` a list of texts.
-
-What differs: every model of `families` works; decoding is by argmax whatever the model's generation config says (there
-a config that samples loses the insertion); a `k` that the model does not have is an error, not an interpretation
-without an embedding; and `interpret_vectors` inserts at the `k` that it is given (there always at layer 1, the default
-here).
-"""
+"""Interpretations of hidden embeddings and of vectors, as the package `selfie` gives them."""
 
 from __future__ import annotations
 
@@ -30,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .engine.cell import Cell
-from .engine.decode import interpret_chunk
-from .engine.settings import InterpretationSettings
-from .models.activations import capture
-from .models.chat_template import appended_tokens
-from .models.token_text import text_of
-from .models.tokenizer import Tokenizer
-from .prompts import interpretation_prompt as prompts
-from .runs.limits import Limits
-from .runs.planning import build_prompts
+from ..engine.cell import Cell, Interpretation
+from ..engine.decode import interpret_chunk
+from ..engine.settings import InterpretationSettings
+from ..models.activations import capture
+from ..models.chat_template import appended_tokens
+from ..models.token_text import text_of
+from ..models.tokenizer import Tokenizer
+from ..prompts import interpretation_prompt as prompts
+from ..runs.limits import Limits
+from ..runs.planning import build_prompts
 
 _PLACEHOLDER = "_ "
 
@@ -92,7 +71,9 @@ def interpret(
         guidance: not in `selfie`: see `engine.settings.InterpretationSettings`; 0 is its raw argmax.
 
     Returns:
-        `prompt`, `interpretation`, `layer`, `token`, `token_decoded`, each with one entry per pair, in their order.
+        `prompt`, `interpretation`, `layer`, `token`, `token_decoded`, `relevancy_score`, each with one entry per pair,
+        in their order. A score is a list with one number per generated token, the one that ended the text included:
+        how much the embedding changed the token's probability.
 
     Raises:
         ValueError: a layer, token or `k` that is out of range, or an interpretation prompt without placeholders.
@@ -102,14 +83,14 @@ def interpret(
     layers, tokens = (sorted({pair[which] for pair in pairs}) for which in (0, 1))
     states = capture(model, input_ids, layers, tokens) if layers else torch.empty(0)
     vectors = [states[layers.index(layer), tokens.index(token)] for layer, token in pairs]
+    said = _interpretations(vectors, model, interpretation_prompt, tokenizer, bs, k, max_new_tokens, guidance)
     return {
         "prompt": [original_prompt] * len(vectors),
-        "interpretation": interpret_vectors(
-            vectors, model, interpretation_prompt, tokenizer, bs, k, max_new_tokens, guidance
-        ),
+        "interpretation": [text_of(tokenizer, one.token_ids) for one in said],
         "layer": [layer for layer, _ in pairs],
         "token": [token for _, token in pairs],
         "token_decoded": [tokenizer.decode([int(input_ids[0, token])]) for _, token in pairs],
+        "relevancy_score": [list(one.relevancy) for one in said],
     }
 
 
@@ -119,26 +100,45 @@ def interpret_vectors(
     interpretation_prompt: InterpretationPrompt,
     tokenizer: Tokenizer,
     bs: int = 8,
-    k: int = 1,
+    k: int = 2,
     max_new_tokens: int = 30,
     guidance: float = 0.0,
+    insert_layer: int = 1,
 ) -> list[str]:
     """Interpret any vectors `[hidden]` (dimensions of size 1 in front are dropped); other arguments as for `interpret`.
+
+    Args:
+        k: has no effect, as in `selfie`, which inserts vectors at layer 1 whatever it is.
+        insert_layer: not in `selfie`: the decoder layer at whose input they are inserted.
 
     Not in `selfie`: one vector for each of the prompt's `insert_locations`, `[locations, hidden]`.
 
     Returns one text per vector; an empty one, with a warning, for a vector that has or leads to NaN or infinity.
     """
-    settings = InterpretationSettings(insert_layer=k, max_new_tokens=max_new_tokens, guidance=guidance)
+    said = _interpretations(vecs, model, interpretation_prompt, tokenizer, bs, insert_layer, max_new_tokens, guidance)
+    return [text_of(tokenizer, one.token_ids) for one in said]
+
+
+def _interpretations(
+    vectors: Iterable[torch.Tensor],
+    model: nn.Module,
+    interpretation_prompt: InterpretationPrompt,
+    tokenizer: Tokenizer,
+    batch_size: int,
+    insert_layer: int,
+    max_new_tokens: int,
+    guidance: float,
+) -> list[Interpretation]:
+    settings = InterpretationSettings(insert_layer=insert_layer, max_new_tokens=max_new_tokens, guidance=guidance)
     (prompt,) = build_prompts(tokenizer, [interpretation_prompt.located()], Limits.of(model), settings)
     hidden = model.get_input_embeddings().weight.shape[-1]
-    rows = [vector.reshape(-1, hidden) for vector in vecs]
+    rows = [vector.reshape(-1, hidden) for vector in vectors]
     cells = [Cell(row[0] if len(row) == 1 else row, prompt) for row in rows]
-    interpretations = interpret_chunk(model, cells, settings, batch_size=bs)
+    interpretations = interpret_chunk(model, cells, settings, batch_size=batch_size)
     for number, interpretation in enumerate(interpretations):
         if interpretation.status != "ok":
-            warnings.warn(f"vector {number} has no interpretation: {interpretation.status}", stacklevel=2)
-    return [text_of(tokenizer, said.token_ids) for said in interpretations]
+            warnings.warn(f"vector {number} has no interpretation: {interpretation.status}", stacklevel=3)
+    return interpretations
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> Any:

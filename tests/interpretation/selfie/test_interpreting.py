@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import reference_greedy
+from reference import reference_greedy, rewritten
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -33,6 +33,24 @@ def said(model, text, locations, vector, n, layer):
     return TOKENIZER.decode(tokens, skip_special_tokens=True)
 
 
+@torch.no_grad()
+def relevancy(model, text, locations, vector, n, layer):
+    """|probability with the vector − without it| of every token of that greedy text, its end included."""
+    prompt = TOKENIZER.encode(text)
+    vectors = vector.reshape(1, 1, -1).expand(1, len(locations), -1)
+    info = {layer: (locations, vectors), "replacing_mode": "normalized", "overlay_strength": 1.0}
+    tokens = reference_greedy(model, prompt, info, n)
+    tokens = tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+    with rewritten(model, [info], len(prompt)):
+        under = model(torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0]
+    plain = model(torch.tensor([[*prompt, *tokens]])).logits[0]
+    places = range(len(prompt) - 1, len(prompt) - 1 + len(tokens))
+    return [
+        abs(float(under[place].softmax(-1)[token] - plain[place].softmax(-1)[token]))
+        for place, token in zip(places, tokens)
+    ]
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_interpret_equals_the_slow_way(model, k):
     pairs = [(2, 1), (4, -1), (0, 3), (2, 1), (-1, 4)]  # not sorted, one twice, after the final norm by both its names
@@ -50,12 +68,16 @@ def test_interpret_equals_the_slow_way(model, k):
         states = model(torch.tensor([TOKENIZER.encode("Hello")]), output_hidden_states=True).hidden_states
     # One token per byte: "[I]" takes places 0 to 2, and each "_ " two.
     expected = [said(model, "[I]_ _ [/I] Sure:", [3, 4, 5, 6], states[layer][0, token], 5, k) for layer, token in pairs]
-    assert list(found) == ["prompt", "interpretation", "layer", "token", "token_decoded"]
+    assert list(found) == ["prompt", "interpretation", "layer", "token", "token_decoded", "relevancy_score"]
     assert found["prompt"] == ["Hello"] * 5
     assert found["interpretation"] == expected
     assert len(set(expected)) > 1
     assert list(zip(found["layer"], found["token"])) == pairs
     assert found["token_decoded"] == ["e", "o", "l", "e", "o"]
+    for (layer, token), scores in zip(pairs, found["relevancy_score"]):
+        expected_scores = relevancy(model, "[I]_ _ [/I] Sure:", [3, 4, 5, 6], states[layer][0, token], 5, k)
+        assert scores == pytest.approx(expected_scores, abs=1e-5)
+    assert all(isinstance(score, float) for scores in found["relevancy_score"] for score in scores)
 
 
 @pytest.mark.parametrize("shape", [(32,), (1, 32), (1, 1, 32)])
@@ -64,7 +86,9 @@ def test_vectors_equal_the_slow_way(model, shape):
     prompt = InterpretationPrompt(TOKENIZER, SEQUENCE)
     found = interpret_vectors(vecs=vectors, model=model, interpretation_prompt=prompt, tokenizer=TOKENIZER, bs=2)
     assert found == [said(model, "[I]_ _ [/I] Sure:", [3, 4, 5, 6], vector, 30, 1) for vector in vectors]
-    deeper = interpret_vectors(vectors, model, prompt, TOKENIZER, k=2, max_new_tokens=4)
+    ignoring = interpret_vectors(vectors, model, prompt, TOKENIZER, k=3, max_new_tokens=30)
+    assert ignoring == found
+    deeper = interpret_vectors(vectors, model, prompt, TOKENIZER, insert_layer=2, max_new_tokens=4)
     assert deeper == [said(model, "[I]_ _ [/I] Sure:", [3, 4, 5, 6], vector, 4, 2) for vector in vectors]
 
 
@@ -81,7 +105,14 @@ def test_a_config_that_samples_changes_nothing(model):
 
 def test_no_tokens_are_no_rows(model):
     found = interpret("Hello", TOKENIZER, InterpretationPrompt(TOKENIZER, SEQUENCE), model, [])
-    assert found == {"prompt": [], "interpretation": [], "layer": [], "token": [], "token_decoded": []}
+    assert found == {
+        "prompt": [],
+        "interpretation": [],
+        "layer": [],
+        "token": [],
+        "token_decoded": [],
+        "relevancy_score": [],
+    }
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:
