@@ -66,13 +66,18 @@ class Portion:
     """What is left out, and how to see it; None where nothing is."""
 
 
+def open_table(path: str | Path) -> CsvTable | ParquetTable:
+    """A table of either form, by its name; its records come one at a time."""
+    return (ParquetTable if Path(path).suffix.lower() == ".parquet" else CsvTable)(path)
+
+
 def read_portion(path: str | Path, examples: Examples | None = None, *, most_cells: int = MOST_CELLS) -> Portion:
     """Whole examples of a table, at most `most_cells` cells together; of one alone that has more, its first.
 
     Raises ResultsError for a file that holds no interpretations, up to where it is read.
     """
     examples = examples or Examples()
-    table = _table(path)
+    table = open_table(path)
     kept: list[Record] = []
     seen = shown = 0
     more: int | None = None
@@ -107,16 +112,12 @@ def read_portion(path: str | Path, examples: Examples | None = None, *, most_cel
 def read_example(path: str | Path, name: str, *, most_cells: int = MOST_CELLS) -> tuple[Record, ...]:
     """The first example of that name, or its first cells. Raises ValueError if there is none."""
     names: list[str] = []
-    for rows in _runs(_table(path)):
+    for rows in _runs(open_table(path)):
         first = next(rows)
         if first.name == name:
             return (first, *islice(rows, most_cells - 1))
         names += [first.name] * (len(names) < 5)
     raise ValueError(f"no example {name!r}; the first are: {', '.join(names)}")
-
-
-def _table(path: str | Path) -> CsvTable | ParquetTable:
-    return (ParquetTable if Path(path).suffix.lower() == ".parquet" else CsvTable)(path)
 
 
 def _runs(table: CsvTable | ParquetTable) -> Iterator[Iterator[Record]]:
