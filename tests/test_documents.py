@@ -95,7 +95,9 @@ def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Arg
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     module = words[1] if words[0] == "-m" else None
-    monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)  # as other tests import it
+    for imported in (f"{module}.__main__", f"{module}"):  # by other tests
+        if not hasattr(sys.modules.get(imported), "__path__"):
+            monkeypatch.delitem(sys.modules, imported, raising=False)
     monkeypatch.setattr(sys, "argv", words[1:] if module else words)
     try:
         runpy.run_module(module, run_name="__main__") if module else runpy.run_path(words[0], run_name="__main__")

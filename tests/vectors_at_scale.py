@@ -32,6 +32,16 @@ from transformers.interpretation import AffineMap
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "get_interpretations_from_examples.py"
 HIDDEN, WIDE = 16, 4096
 KILLS = 4
+RUN = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path[0] = os.path.dirname(sys.argv[0])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+"""
+"""A program, after which its peak memory is said. What the system says of ended children counts their parent's, too."""
 TOLERANCE = 0.05
 
 
@@ -64,7 +74,7 @@ def killed_and_resumed(vectors: int) -> int:
         process.wait()
         size = Path("out.csv").stat().st_size if Path("out.csv").exists() else 0
         print(f"killed with {1 + number % 2} ranks; {size / 1e6:.0f} MB in the table")
-    print(wait(start(2, "out.csv"))[0])
+    print(wait(start(2, "out.csv")))
     same = Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
     print("identical" if same else "DIFFERENT")
     return 0 if same else 1
@@ -78,8 +88,9 @@ def peaks(vectors: int) -> int:
         file = np.lib.format.open_memmap("vectors.npy", mode="w+", dtype=np.float32, shape=(many, WIDE))
         file[:: max(1, many // 1000), 0] = 1
         del file
-        said, peak = wait(start(1, f"{many}.csv", "--mapping", "map.safetensors"))
-        print(f"{many:,} vectors of {WIDE} numbers, {Path('vectors.npy').stat().st_size / 1e9:.1f} GB: {said}")
+        *said, peak = wait(start(1, f"{many}.csv", "--mapping", "map.safetensors")).splitlines()
+        peak = int(peak) / 1e3
+        print(f"{many:,} vectors of {WIDE} numbers, {Path('vectors.npy').stat().st_size / 1e9:.1f} GB: {said[-1]}")
         print(f"peak memory {peak:,.1f} MB")
         found.append(peak)
     print(f"{found[1] / found[0]:.3f} times as much")
@@ -88,12 +99,12 @@ def peaks(vectors: int) -> int:
 
 def start(ranks: int, output: str, *more: str) -> subprocess.Popen:
     """The program in a process group of its own."""
-    launcher = [sys.executable]
+    launcher = [sys.executable, "-c", RUN]
     if ranks > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks)]
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks)]
         launcher += ["--main_process_port", port]
     given = ["--model", "model", "--vectors", "vectors.npy", "--interpretation-prompt", "short.json", "--no-report"]
     given += [
@@ -115,14 +126,12 @@ def start(ranks: int, output: str, *more: str) -> subprocess.Popen:
     )
 
 
-def wait(process: subprocess.Popen) -> tuple[str, float]:
-    """What it said, and its own peak memory in MB. Raises RuntimeError unless it ended well."""
-    said = process.stdout.read().strip()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
+def wait(process: subprocess.Popen) -> str:
+    """What it said. Raises RuntimeError unless it ended well."""
+    said = process.communicate()[0].strip()
+    if process.returncode:
         raise RuntimeError(f"{process.args} ended with {process.returncode}")
-    return said, used.ru_maxrss / 1e3
+    return said
 
 
 if __name__ == "__main__":

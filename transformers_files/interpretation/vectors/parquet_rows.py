@@ -89,9 +89,8 @@ class ParquetNames:
 def open_parquet(path: Path, column: str) -> ParquetRows:
     """Raises VectorsError."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with _reported(path), pq.ParquetFile(path) as file:
+    with _reported(path), _opened(path) as file:
         schema, data = file.schema_arrow, file.metadata
         if column not in schema.names:
             meant, known = did_you_mean(column, schema.names), ", ".join(schema.names)
@@ -116,9 +115,7 @@ def has_column(path: Path, column: str) -> bool:
 
 def _batches(path: Path, column: str, start: int) -> Iterator[tuple[int, pyarrow.Array]]:
     """The column in parts, from the row group on that has row `start`, with the number of each part's first row."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+    with _opened(path) as file:
         groups = file.metadata.num_row_groups
         first, skipped = 0, 0
         while first < groups - 1 and skipped + file.metadata.row_group(first).num_rows <= start:
@@ -127,6 +124,12 @@ def _batches(path: Path, column: str, start: int) -> Iterator[tuple[int, pyarrow
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=list(range(first, groups)), columns=[column]):
             yield skipped, batch.column(0)
             skipped += batch.num_rows
+
+
+def _opened(path: Path) -> pyarrow.parquet.ParquetFile:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
 
 
 @contextmanager
