@@ -142,6 +142,32 @@ def test_a_run_with_a_reader(model, tokenizer, tmp_path):
         prepare(short_run(folder, tmp_path, examples, **options | {"layers": None}))
 
 
+def test_a_run_of_vectors_with_a_reader(model, tokenizer, tmp_path):
+    """The layer is the sparse autoencoder's own; of other files it has to be given."""
+    folder = write_tiny_folder(tmp_path / "model", model=model)
+    tokenizer.save_pretrained(folder)
+    path, tensors = write(tmp_path)
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "cfg.json").write_text(json.dumps({"hook_name": "blocks.1.hook_resid_post"}))
+    save_file({"W_dec": vectors}, tmp_path / "sae" / "sae_weights.safetensors")
+    options = {"reader": str(path), "vectors": tmp_path / "sae", "examples": None, "output": tmp_path / "out.csv"}
+    options["interpretation_prompts"] = ("describe",)
+    request = short_run(folder, tmp_path, {}, **options)
+    list(run(prepare(request)))
+    found = read_csv(request.output)
+    assert len(found) == 3
+    for record, vector in zip(found, vectors):
+        wanted = said(model, tokenizer, soft_token(vector, tensors), 3)
+        assert list(record.interpretation) == wanted[: len(record.interpretation)]
+    plain = {"vectors": tmp_path / "sae" / "sae_weights.safetensors", "output": tmp_path / "again.csv"}
+    with pytest.raises(RequestError, match="give layers"):
+        prepare(short_run(folder, tmp_path, {}, **options | plain))
+    request = short_run(folder, tmp_path, {}, **options | plain | {"layers": "2"})
+    list(run(prepare(request)))
+    assert request.output.read_bytes() == (tmp_path / "out.csv").read_bytes()
+
+
 def test_what_does_not_fit_is_one_line_with_the_file(model, tokenizer, tmp_path):
     def read(**given):
         return find_reader(write(tmp_path, **given)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from report_records import failed, grid_records, hostile_records, shown
@@ -48,6 +49,24 @@ def test_the_terminal_view_hides_what_is_not_trusted():
     first = [record for record in RECORDS if record.name == "fact_1" and record is not RECORDS[1]]
     assert hiding.count("·") - 1 == sum(calibration.trust(record.interpretation_weights) < 0.3 for record in first)
     assert hiding.count("the embedding has NaN") == 1
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_vectors_have_a_line_each(width):
+    cells = grid_records(examples=1, layers=1, tokens=12)
+    names = [f"feature {index} × 12.5" if index else "東京" * 40 for index in range(12)]
+    records = [
+        replace(cell, layer_idx=None, token_source="vector", token_idx=index, current_token=name)
+        for index, (cell, name) in enumerate(zip(cells, names))
+        if index != 5
+    ]
+    lines = shown(records, width).splitlines()
+    assert max(cell_len(line) for line in lines) <= width
+    found = [re.match(r"\s*(\d+) (\S.*?) +\.\d ", line) for line in lines]
+    indices = [int(match[1]) for match in found if match]
+    assert indices == [index for index in range(12) if index != 5]
+    if width == 100:
+        assert [match[2] for match in found if match][1:4] == names[1:4]
 
 
 def test_hostile_strings_do_not_steer_the_terminal():

@@ -35,9 +35,9 @@ def show(
 ) -> None:
     """Print every reading of one example (by name; the first where none is named).
 
-    Tokens that do not fit beside each other follow below. The darker a cell, the more its words depend on the
-    embedding; without colours the mean relevancy stands in front (".4"). Of cells whose trust is below `min_trust` only
-    a dot is left.
+    Tokens that do not fit beside each other follow below; vectors, which have no layers, have a line each. The darker a
+    cell, the more its words depend on the embedding; without colours the mean relevancy stands in front (".4"). Of
+    cells whose trust is below `min_trust` only a dot is left.
     Raises ValueError for a name that no example has.
     """
     from rich.console import Console
@@ -53,6 +53,9 @@ def show(
         if min_trust > 0:
             reading = _without_the_untrusted(reading, min_trust, calibration)
         _print(console, Text(f"{one_line(reading.label)}, inserted at layer {reading.insert_layer}", style="dim"))
+        if chosen.layers == (None,):
+            _print(console, _list(console, chosen, reading, scale))
+            continue
         for columns in _blocks(chosen.columns, console.width):
             _print(console, _block(console, chosen, reading, columns, scale))
     _print(console, _legend(console, scale))
@@ -90,15 +93,33 @@ def _block(
     table = Table(box=None, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     table.add_column(Text("layer", style="dim"), justify="right", width=_LAYER_WIDTH, no_wrap=True)
     for column in columns:
-        style = "bold italic" if column.source in ("output", "vector") else "bold"
+        style = "bold italic" if column.source == "output" else "bold"
         heading = Text.assemble((f"{column.token_idx} ", "dim"), (inert(column.text), style))
         table.add_column(heading, width=cell_width, no_wrap=True, overflow="ellipsis")
     for layer in example.layers:
         records = [reading.records.get((layer, column.token_idx)) for column in columns]
         table.add_row(
-            Text("–" if layer is None else str(layer), style="dim"),
+            Text(str(layer), style="dim"),
             *(cell(record, cell_width, scale) for record in records),
         )
+    return table
+
+
+def _list(console: Console, example: ExampleGrid, reading: PromptGrid, scale: float) -> RenderableType:
+    """Vectors below each other: there are many, and their names say more than a column's heading can hold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [Text(inert(column.text), style="bold") for column in example.columns]
+    name_width = min(max(name.cell_len for name in names), console.width // 3)
+    cell_width = max(1, console.width - name_width - _LAYER_WIDTH - 2)
+    cell = _coloured_cell if console.color_system else _numbered_cell
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    for width, justify in ((_LAYER_WIDTH, "right"), (name_width, "left"), (cell_width, "left")):
+        table.add_column(width=width, justify=justify, no_wrap=True, overflow="ellipsis")
+    for column, name in zip(example.columns, names):
+        record = reading.records.get((None, column.token_idx))
+        table.add_row(Text(str(column.token_idx), style="dim"), name, cell(record, cell_width, scale))
     return table
 
 
