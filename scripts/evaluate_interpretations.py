@@ -118,7 +118,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         lenses = read_lenses(arguments.lens)
         loaded = load(arguments)
         layers = selection.resolve(loaded.n_layers + 1)
-        check_insert_layer(settings.insert_layer, loaded)
+        check_insert_layer(settings.insert_layer, loaded, layers)
         prompt = spec.build(loaded.tokenizer)
         if maps is not None:
             maps.check_layers(layers)

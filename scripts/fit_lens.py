@@ -73,7 +73,7 @@ def fit(arguments: argparse.Namespace) -> int:
         )
         settings, selection = TunedLensSettings(arguments.steps), Selection(arguments.layers)
         loaded = load(arguments)
-        layers = selection.resolve(loaded.n_layers)
+        layers = selection.resolve(loaded.n_layers, ends_after_norm=False)
         began = time.monotonic()
         texts = sample_texts(loaded.model, loaded.tokenizer, text)
         if arguments.kind == JACOBIAN:

@@ -68,8 +68,8 @@ def fit(arguments: argparse.Namespace) -> int:
         settings = TranslatorSettings(OwnTextSettings(openings, arguments.texts), arguments.steps)
         spec, selection = find_spec(arguments.interpretation_prompt), Selection(arguments.layers)
         loaded = load(arguments)
-        layers = selection.resolve(loaded.n_layers)
-        check_insert_layer(arguments.insert_layer, loaded)
+        layers = selection.resolve(loaded.n_layers, ends_after_norm=False)
+        check_insert_layer(arguments.insert_layer, loaded, layers)
         prompt = spec.build(loaded.tokenizer)
     except ValueError as error:
         return fail(error, REFUSED)

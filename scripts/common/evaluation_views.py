@@ -23,7 +23,7 @@ SECTIONS = {
         *(f"{kind} lens top-{best}" for kind in LENSES for best in (1, 10)),
         "own layer",
     ),
-    "next token, identity prompt": ("precision", "surprisal"),
+    "next token, identity prompt": ("precision", "surprisal", "patchscopes surprisal"),
     "entity description": ("net", "named", "by other"),
     "faithfulness of relevancy": tuple(
         f"{relevancy}: {name}"
@@ -89,7 +89,7 @@ def _table(title: str, section: dict[str, Any], columns: Sequence[str]) -> str:
 
 def shown(name: str, share: dict[str, float]) -> str:
     """A share in percent, a small one with a decimal; surprisal in nats."""
-    form = {"surprisal": ".1f", "right": ".1%"}.get(name, ".0%")
+    form = {"surprisal": ".1f", "patchscopes surprisal": ".1f", "right": ".1%"}.get(name, ".0%")
     return f"{share['value']:{form}} [{share['low']:{form}}, {share['high']:{form}}]"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,10 +58,18 @@ def load(arguments: argparse.Namespace) -> Loaded:
     return Loaded(model, outline.tokenizer, Path(name).name, len(decoder_layers(model)))
 
 
-def check_insert_layer(insert_layer: InsertLayer, loaded: Loaded) -> None:
-    """Raise ValueError for one that is too deep for an interpretation."""
-    layers = insert_layer if isinstance(insert_layer, tuple) else (insert_layer,)
-    if layers == ("same",) or max(layers) > loaded.deepest_insert_layer:
+def check_insert_layer(insert_layer: InsertLayer, loaded: Loaded, layers: Sequence[int]) -> None:
+    """Raise ValueError for one that is too deep for an interpretation, or "same" where a source layer is no layer's
+    input."""
+    if insert_layer == "same":
+        if max(layers) >= loaded.n_layers:
+            raise ValueError(
+                f"insert layer same: hidden state {max(layers)} comes after the last decoder layer, so it is no "
+                f"layer's input; give --layers :{loaded.n_layers}"
+            )
+        return
+    several = insert_layer if isinstance(insert_layer, tuple) else (insert_layer,)
+    if max(several) > loaded.deepest_insert_layer:
         raise ValueError(
             f"insert layer {insert_layer} is too deep: at most {loaded.deepest_insert_layer}, a sixth of "
             f"{loaded.n_layers} layers; deeper, the model rather finishes its own pass than interprets"

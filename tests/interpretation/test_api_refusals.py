@@ -26,7 +26,7 @@ def model():
         ({"layers": "x"}, '"x" is not an index'),
         ({"insert_layer": 4}, "insert layer 4 is out of range: 0 to 3"),
         ({"interpretation_prompt": "descrbie"}, "did you mean 'describe'"),
-        ({"interpretation_prompt": ["a", 0]}, "InterpretationPrompt.from_text or .from_sequence"),
+        ({"interpretation_prompt": [SPEC, 0.5]}, "for text with placeholders use InterpretationPrompt.from_text"),
         ({"interpretation_prompt": []}, "no interpretation prompt"),
         ({"interpretation_prompt": [SPEC, SPEC]}, 'two interpretation prompts are named "short"'),
         ({"replacing_mode": "normalised"}, "normalised"),
@@ -49,7 +49,7 @@ def test_bad_arguments_are_named(model, options, message):
     ("vectors", "options", "message"),
     [
         (torch.ones(2, 31), {}, "vectors are torch.float32, 2 × 31; expected floating point numbers, n × 32"),
-        (torch.ones(32), {}, "vectors are torch.float32, 32;"),
+        (torch.ones(31), {}, "vectors are torch.float32, 1 × 31;"),
         (torch.ones(2, 32, dtype=torch.long), {}, "vectors are torch.int64, 2 × 32;"),
         (torch.ones(2, 32), {"names": ["a"]}, "1 names for 2 vectors"),
         ([], {}, "no vectors: give at least one"),
@@ -71,7 +71,8 @@ def test_bad_vectors_are_named(model, vectors, options, message):
         ({"prompt": "a\ud800"}, r"prompt has U\+D800 \(half of a surrogate pair\) at character 2, which is not text"),
         ({"minus": "\udfff"}, r"minus has U\+DFFF"),
         ({"prompt": 5}, "prompt must be text, found a number"),
-        ({"prompt": ["a"]}, "prompt must be text, found a list"),
+        ({"prompt": ["a", ["b"]]}, "prompt must be text, found a list"),
+        ({"prompt": []}, "no prompt"),
     ],
 )
 def test_prompts_that_are_no_text_are_refused(model, options, message, raw):

@@ -111,6 +111,18 @@ def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
     assert last["precision"]["n"] == measured["facts"]
 
 
+def test_every_measure_at_the_layer_that_a_state_comes_from(folder, tmp_path):
+    """As at that layer alone."""
+    measures = ["--measures", "recovery", "identity", "entities", "faithfulness"]
+    outputs = []
+    for number, where in enumerate((["same", "--layers", "1"], ["1", "--layers", "1"])):
+        outputs.append(tmp_path / f"{number}.json")
+        assert main(arguments(folder, outputs[-1], *measures, "--insert-layer", *where)) == 0
+    same, there = (json.loads(output.read_text()) for output in outputs)
+    for title in ("answer recovery", "next token, identity prompt", "entity description", "faithfulness of relevancy"):
+        assert same[title] == there[title]
+
+
 def test_trust_is_calibrated_on_the_tuning_half_alone(folder, tmp_path, capsys):
     halves = {}
     for half in ("tuning", "held-out"):
@@ -173,7 +185,7 @@ def test_single_measures(folder, tmp_path, capsys):
     ("more", "message"),
     [
         (["--insert-layer", "2"], "too deep: at most 1"),
-        (["--insert-layer", "same"], "too deep"),
+        (["--insert-layer", "same"], "insert layer same: hidden state 6 comes after the last decoder layer"),
         (["--facts", "nowhere.json"], "nowhere.json"),
         (["--interpretation-prompt", "nothing"], "unknown interpretation prompt"),
         (["--overlay-strength", "3"], "overlay_strength"),

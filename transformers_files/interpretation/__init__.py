@@ -18,7 +18,7 @@ _HOMES = {
     "Interpretations": "interpretations",
     "Record": "results.record",
     "UnsupportedModelError": "models.families",
-    "capture": "models.activations",
+    "capture": "hidden_states",
     "find_spec": "prompts.spec_files",
     "fit_affine": "mapping.affine",
     "interpret": "api",

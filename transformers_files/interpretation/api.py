@@ -10,7 +10,7 @@ results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,9 @@ from .models.families import RESIDUAL
 from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
 from .models.tokenizer import Tokenizer
+from .prompt_argument import Prompt, prompts_of
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
-from .prompts.interpretation_prompt import InterpretationPrompt, InterpretationPromptSpec
-from .prompts.questions import ask
-from .prompts.spec_files import find_spec
 from .results.record import Record
 from .runs.job import plan_job
 from .runs.limits import Limits
@@ -41,14 +39,13 @@ from .runs.source_model import SourceModel
 from .runs.vectors import VectorJob, vector_rows
 
 if TYPE_CHECKING:
-    Prompt = str | InterpretationPrompt | InterpretationPromptSpec
-    Indices = str | int | slice | Sequence[int | range] | None
+    Indices = str | int | slice | Sequence[int | range | str] | None
 
 
 def interpret(
     model: nn.Module,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     layers: Indices = None,
     tokens: Indices = None,
@@ -74,15 +71,17 @@ def interpret(
     source_tokenizer: Tokenizer | None = None,
     mapping: AnyMap = None,
     reader_adapter: str | Path | None = None,
+    progress: bool = False,
 ) -> Interpretations:
     """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
 
     Args:
         model: a causal language model in evaluation mode.
         tokenizer: the model's own.
-        prompt: what the model reads.
+        prompt: what the model reads; or several, in the records example_1, example_2, …
         layers: indices into the n_layers + 1 hidden states; the last is after the final norm. An int, several, a
-            slice, or the command line's syntax: "all", "0,5,10", "0:30:5". None: all.
+            slice, or the command line's syntax: "all", "0,5,10", "0:30:5". None: all. Names of other libraries count as
+            well: "resid_post.10" is layer 11; see `models.layer_names`.
         tokens: the same for token positions, and "last". None and "all": those of the prompt and of its generated
             output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
             over a span. "segment(2:6)" is one thing of four embeddings, which go into a placeholder each: the
@@ -91,7 +90,8 @@ def interpret(
             "mlp_output"; see `families.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
-        interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec; or several.
+        interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec, a sequence
+            of text and ints (each a placeholder); or several of them.
         question: put into the {question} field of the interpretation prompts, such as "ask" has; or several.
         raw: feed the prompt as it is; otherwise it becomes a user turn.
         insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
@@ -115,13 +115,17 @@ def interpret(
             dict of them by source layer; see `mapping`. None: as they are.
         reader_adapter: a LoRA adapter, a folder or hub id as PEFT stores it, that is on while the model interprets and
             off while it reads the prompt; there is one copy of the weights. See `models.adapters`.
+        progress: show a bar, in a notebook or a terminal; needs the package tqdm.
 
     Returns:
-        one record per (interpretation prompt, question, layer, token, sample), in this order.
+        one record per (prompt, interpretation prompt, question, layer, token, sample), in this order.
 
     Raises:
         ValueError: arguments that are out of range, unknown, or do not fit the model.
     """
+    texts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, Sequence) else list(prompt)
+    if not texts:
+        raise ValueError("no prompt: give at least one")
     settings = InterpretationSettings(
         insert_layer_of(insert_layer),
         replacing_mode,
@@ -135,8 +139,8 @@ def interpret(
     job = plan_job(
         model if reader_adapter is None else Adapter.find(reader_adapter).on(model),
         tokenizer,
-        [Example(name="example_1", prompt=prompt, raw=raw, minus=minus)],
-        _prompts(interpretation_prompt, question),
+        [Example(f"example_{number}", text, raw=raw, minus=minus) for number, text in enumerate(texts, start=1)],
+        prompts_of(interpretation_prompt, question),
         settings,
         layers=Selection.of(layers),
         tokens=Selection.of(tokens),
@@ -145,7 +149,7 @@ def interpret(
         batch_size=batch_size,
         source_model=SourceModel.of(model, tokenizer, source_model, source_tokenizer, mapping),
     )
-    return Interpretations(job.all_records())
+    return Interpretations(_shown(job.all_records(), job.plan.n_cells, progress))
 
 
 def interpret_vectors(
@@ -170,15 +174,20 @@ def interpret_vectors(
     batch_size: int | None = None,
     mapping: AnyMap = None,
     reader_adapter: str | Path | None = None,
+    pairwise: bool = False,
+    progress: bool = False,
 ) -> Interpretations:
     """Explain any vectors of the model's hidden space: a probe, a steering vector, a feature of a sparse autoencoder.
 
     Args:
-        vectors: `[n, hidden]`, or n vectors `[hidden]`; or one for each placeholder, `[n, placeholders, hidden]`.
+        vectors: `[n, hidden]`, or n vectors `[hidden]`; or one for each placeholder, `[n, placeholders, hidden]`. A
+            single one, `[hidden]`, as well.
         names: what to call them, in the column "current token"; None: vector 0, vector 1, …
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
             vectors that have no natural norm (see `strength`), and shown after the vector's name: vector 0 × 12.5.
+        pairwise: the first vector with the first interpretation prompt, the second with the second, and so on, in place
+            of every vector with every prompt.
         other arguments: as for `interpret`. The random numbers of a sample follow from the vector's content, in place
             of where it comes from.
 
@@ -203,30 +212,34 @@ def interpret_vectors(
     model = model if reader_adapter is None else Adapter.find(reader_adapter).on(model)
     rows = vector_rows(model, vectors, mapping)
     several = rows.shape[1] if rows.ndim == 3 else None
-    asked = _prompts(interpretation_prompt, question)
+    asked = prompts_of(interpretation_prompt, question)
     prompts = build_prompts(tokenizer, asked, Limits.of(model), settings, vectors=several)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
-    job = VectorJob(model, tokenizer, rows, prompts, settings, names=names, strength=strength, batch_size=batch_size)
-    records: list[Record] = []
+    job = VectorJob(
+        model,
+        tokenizer,
+        rows,
+        prompts,
+        settings,
+        names=names,
+        strength=strength,
+        batch_size=batch_size,
+        pairwise=pairwise,
+    )
+    return Interpretations(_shown(_vector_records(job, model, batch_size), len(job.addresses), progress))
+
+
+def _vector_records(job: VectorJob, model: nn.Module, batch_size: int) -> Iterator[Record]:
     for start in range(0, len(job.addresses), CHUNK_CELLS):
         ready = job.ready(job.addresses[start : start + CHUNK_CELLS])
-        found = interpret_chunk(model, [one.cell for one in ready], settings, batch_size=batch_size)
-        records += map(job.record, ready, found)
-    return Interpretations(records)
+        found = interpret_chunk(model, [one.cell for one in ready], job.settings, batch_size=batch_size)
+        yield from map(job.record, ready, found)
 
 
-def _prompts(
-    given: Prompt | Sequence[Prompt], question: str | Sequence[str] | None
-) -> list[InterpretationPrompt | InterpretationPromptSpec]:
-    known = (str, InterpretationPrompt, InterpretationPromptSpec)
-    several = [given] if isinstance(given, known) else list(given)
-    for prompt in several:
-        if not isinstance(prompt, known):
-            raise ValueError(
-                f"an interpretation prompt is a name, a path, an InterpretationPrompt or its spec, not {prompt!r}; "
-                "for text with placeholders use InterpretationPrompt.from_text or .from_sequence"
-            )
-    if not several:
-        raise ValueError("no interpretation prompt")
-    questions = [question] if isinstance(question, str) else list(question or ())
-    return ask([find_spec(prompt) if isinstance(prompt, str) else prompt for prompt in several], questions)
+def _shown(records: Iterable[Record], cells: int, progress: bool) -> Iterable[Record]:
+    """The records, with a bar where it is wanted."""
+    if not progress:
+        return records
+    from tqdm.auto import tqdm
+
+    return tqdm(records, total=cells, unit="cell")

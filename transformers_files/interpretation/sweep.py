@@ -62,7 +62,7 @@ def sweep_layers(
         ValueError: as for `interpret`, before any model work.
     """
     try:
-        targets = Selection.of(insert_layers).resolve(Limits.of(model).n_layers)
+        targets = Selection.of(insert_layers).resolve(Limits.of(model).n_layers, ends_after_norm=False)
     except ValueError as error:
         raise PlanError([f"insert_layers: {error}"]) from None
     prompt = find_spec(interpretation_prompt) if isinstance(interpretation_prompt, str) else interpretation_prompt

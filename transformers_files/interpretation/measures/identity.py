@@ -20,6 +20,7 @@ from ..mapping.affine import AnyMap, map_vectors
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache
+from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from .interpreter import last_token_states
@@ -36,7 +37,10 @@ class NextToken:
     precision: Estimate
     """Share of texts where the best token is the same."""
     surprisal: Estimate
-    """-log probability of the model's own best token, in nats."""
+    """−log probability that the state, inserted, gives to the model's own best token, in nats."""
+    patchscopes_surprisal: Estimate
+    """−log probability that the model itself gives to the best token of the inserted state, in nats (Ghandeharioun and
+    others 2024, arXiv:2401.06102, section 4.1)."""
 
 
 @torch.no_grad()
@@ -57,21 +61,27 @@ def next_token_shares(
     prompt = IDENTITY.build(tokenizer)
     states = last_token_states(model, tokenizer, texts, layers)
     shared = read_shared_part(model, prompt)
-    expected = torch.tensor([_next_token(model, encode_prompt(tokenizer, text, raw=True)) for text in texts])
+    own = torch.cat([_next_log_shares(model, encode_prompt(tokenizer, text, raw=True)) for text in texts])
+    expected = own.argmax(-1)
     found = {}
     for column, layer in enumerate(layers):
         vectors = map_vectors(mapping, states[:, column], layer, states.shape[-1])
-        cells = [Cell(vector.to(model.dtype), prompt, settings.insert_layer) for vector in vectors]
+        insert_layer = layer if settings.insert_layer == SAME else settings.insert_layer
+        cells = [Cell(vector.to(model.dtype), prompt, insert_layer) for vector in vectors]
         batches = [cells[start : start + batch_size] for start in range(0, len(cells), batch_size)]
         read = [read_under_surgery(model, prompt, batch, settings, shared)[0] for batch in batches]
         logits = torch.cat(read).float().cpu()
         surprisal = -logits.log_softmax(-1).gather(1, expected[:, None])[:, 0]
-        hits = (logits.argmax(-1) == expected).tolist()
-        found[layer] = NextToken(estimate(hits), estimate(surprisal.tolist()))
+        best = logits.argmax(-1)
+        theirs = -own.gather(1, best[:, None])[:, 0]
+        found[layer] = NextToken(
+            estimate((best == expected).tolist()), estimate(surprisal.tolist()), estimate(theirs.tolist())
+        )
     return found
 
 
 @torch.no_grad()
-def _next_token(model: nn.Module, input_ids: Sequence[int]) -> int:
+def _next_log_shares(model: nn.Module, input_ids: Sequence[int]) -> torch.Tensor:
+    """Logarithms of the probabilities of the next token, `[1, vocabulary]`, float32 on the CPU."""
     ids = torch.tensor([list(input_ids)], device=input_device(model))
-    return int(next_logits(model, ids, empty_cache(model))[0].argmax())
+    return next_logits(model, ids, empty_cache(model))[0].float().log_softmax(-1).cpu()

@@ -16,6 +16,7 @@ from ..models.activations import capture
 from ..models.chat_template import encode_prompt
 from ..models.families import decoder_layers
 from ..models.forward import input_device
+from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import interpretation_pieces
@@ -50,7 +51,8 @@ class Interpreter:
         """Vectors `[n, hidden]` of one source layer → the interpretation of each."""
         vectors = map_vectors(self.mapping, vectors, layer, vectors.shape[-1])
         depth = None if self.mapping is not None else layer / len(decoder_layers(self.model))
-        cells = [Cell(vector, self.prompt, depth=depth) for vector in vectors]
+        own = layer if self.settings.insert_layer == SAME else None
+        cells = [Cell(vector, self.prompt, own, depth=depth) for vector in vectors]
         said = interpret_chunk(self.model, cells, self.settings, batch_size=self.batch_size)
         return [Said(one, interpretation_pieces(self.tokenizer, self.prompt, one.token_ids)) for one in said]
 

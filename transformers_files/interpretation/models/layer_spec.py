@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from .layer_names import named_layer
+
 SAME: Final = "same"
 
 InsertLayer = int | tuple[int, ...] | Literal["same"]
@@ -14,12 +16,15 @@ InsertLayer = int | tuple[int, ...] | Literal["same"]
 
 
 def insert_layer_of(given: Any) -> InsertLayer:
-    """From what a user writes: 1, [1, 3], "same", or the text of one of them. Raises `ValueError`."""
+    """From what a user writes: 1, [1, 3], "same", a name (`layer_names`), or the text of one of them.
+
+    Raises `ValueError`.
+    """
     several = given.split(",") if isinstance(given, str) else given if isinstance(given, Sequence) else [given]
     if several == [SAME]:
         return SAME
     try:
-        layers = sorted(int(layer) if isinstance(layer, str) else operator.index(layer) for layer in several)
+        layers = sorted(_layer_of(layer) for layer in several)
     except (TypeError, ValueError):
         layers = []
     if not layers:
@@ -29,6 +34,13 @@ def insert_layer_of(given: Any) -> InsertLayer:
     if len(set(layers)) < len(layers):
         raise ValueError(f"insert_layer is {insert_layer_text(given)}: name each layer once")
     return layers[0] if len(layers) == 1 else tuple(layers)
+
+
+def _layer_of(given: Any) -> int:
+    if not isinstance(given, str):
+        return operator.index(given)
+    named = named_layer(given)
+    return int(given) if named is None else named.index
 
 
 def insert_layer_text(layer: Any) -> str:

@@ -1,6 +1,7 @@
 """Which layers, which tokens: `all`, `last`, `0,5,10`, `0:30:5`, negative indices, and any of them joined by commas.
 
 For tokens also averages: `mean(2:5)`, `mean(all)`; and segments, whose tokens have a placeholder each: `segment(2:6)`.
+For layers also the names of `models.layer_names`: `resid_post.10`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..models.layer_names import named_layer
 
 ALL = "all"
 LAST = "last"
@@ -42,10 +45,11 @@ class Selection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", re.sub(r"\s", "", self.text))
         for part in self._parts():
-            _parse(part)
+            if named_layer(part) is None:
+                _parse(part)
 
     @classmethod
-    def of(cls, choice: str | int | slice | Sequence[int | range] | None) -> Selection:
+    def of(cls, choice: str | int | slice | Sequence[int | range | str] | None) -> Selection:
         """From what a user of Python writes: None, "0:30:5", 3, slice(0, 30, 5), [3, 4], range(5).
 
         A range inside a list is the mean over it: [3, range(2, 5)] is "3,mean(2:5)".
@@ -63,13 +67,26 @@ class Selection:
     def is_all(self) -> bool:
         return self.text == ALL
 
-    def resolve(self, length: int) -> tuple[int, ...]:
-        """The selected indices into a sequence of `length`, ascending, each once.
+    @property
+    def has_names(self) -> bool:
+        """Whether a layer is given by its name."""
+        return any(named_layer(part) for part in self._parts())
+
+    def resolve(self, length: int, *, ends_after_norm: bool = True) -> tuple[int, ...]:
+        """The selected layers of so many, ascending, each once.
+
+        ends_after_norm: whether the last of them is the hidden state after the final norm.
 
         Raises ValueError for an index out of range, for a mean, and when nothing is selected.
         """
         found: list[int] = []
-        for position in self.positions(length):
+        parts = []
+        for part in self._parts():
+            named = named_layer(part)
+            if named is not None and ends_after_norm:
+                named.check(length - 1)
+            parts.append(part if named is None else str(named.index))
+        for position in Selection(",".join(parts)).positions(length):
             if not isinstance(position, int):
                 raise ValueError(f"{span_name(position)} is for tokens alone")
             found.append(position)
@@ -90,6 +107,8 @@ class Selection:
         """
         found: dict[Position, Position] = {}
         for part in self._parts():
+            if named_layer(part):
+                raise ValueError(f'"{part}" is the name of a layer; tokens are given by indices')
             ours, theirs = _select(part, length), _select(part, other)
             if len(ours) != len(theirs):
                 raise ValueError(

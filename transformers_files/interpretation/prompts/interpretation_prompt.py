@@ -10,6 +10,8 @@ spec's fields as keys.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -199,6 +201,12 @@ class InterpretationPromptSpec:
         object.__setattr__(self, "_pieces", (first, *[" "] * (self.vectors - 1), *last))
 
     def _split_text(self) -> tuple[str, ...]:
+        if found := _within_a_word(self.placeholder, self.text):
+            warnings.warn(
+                f"interpretation prompt {shortened(self.name)}: the placeholder {self.placeholder!r} stands within "
+                f"{found!r} and is taken for one there, too; choose a mark that the text does not have",
+                stacklevel=5,
+            )
         first, *rest = self.text.split(self.placeholder)
         return (first, *(piece or " " for piece in rest[:-1]), *rest[-1:])
 
@@ -218,6 +226,16 @@ class InterpretationPromptSpec:
 
     def _error(self, problem: str) -> ValueError:
         return ValueError(f"interpretation prompt {shortened(self.name)}: {problem}")
+
+
+def _within_a_word(mark: str, text: str) -> str | None:
+    """The first word with the mark in it that has letters or digits right beside it."""
+    single = re.escape(mark)
+    match = re.search(rf"[^\W_]+(?:{single})+\w*|(?:{single})+[^\W_]\w*", text)
+    if match is None or not match[0].replace(mark, ""):
+        return None
+    begin = re.search(r"\w*$", text[: match.start()])
+    return (begin[0] if begin else "") + match[0]
 
 
 def _five_placeholders(name: str, request: str, reply: str) -> InterpretationPromptSpec:

@@ -54,7 +54,10 @@ def make_plan(
             problems.append(f'{times} examples are named "{name}"; their rows could not be distinguished')
     chosen: tuple[int, ...] = ()
     try:
-        chosen = layers.resolve(source_limits.n_layers + (hook_point == RESIDUAL))
+        residual = hook_point == RESIDUAL
+        if layers.has_names and not residual:
+            raise ValueError(f"names of layers are of the residual stream, and place is {hook_point}; give indices")
+        chosen = layers.resolve(source_limits.n_layers + residual, ends_after_norm=residual)
     except ValueError as error:
         problems.append(f"layers: {error}")
     if settings.insert_layer == SAME and chosen and chosen[-1] >= limits.n_layers:

@@ -52,10 +52,11 @@ class VectorJob:
         names: Sequence[str] | None = None,
         strength: float | str = 1.0,
         batch_size: int = 1,
+        pairwise: bool = False,
     ) -> None:
         """rows: `[n, hidden]` or `[n, placeholders, hidden]`, as `vector_rows` gives them.
 
-        names, strength: see `interpret_vectors`. batch_size: of the search for strengths. Raises ValueError.
+        names, strength, pairwise: see `interpret_vectors`. batch_size: of the search for strengths. Raises ValueError.
         """
         self.settings = settings
         self._model, self._tokenizer, self._rows = model, tokenizer, rows
@@ -73,8 +74,11 @@ class VectorJob:
         self._chosen: dict[InterpretationPrompt, list[float]] = {}
         self._shown: dict[InterpretationPrompt, tuple[str, ...]] = {}
         numbers = range(settings.sampling.samples) if settings.sampling else [None]
-        each = product(prompts, range(len(rows)), numbers)
-        self.addresses = [VectorAddress(prompt, index, number) for prompt, index, number in each]
+        if pairwise and len(prompts) != len(rows):
+            raise ValueError(f"pairwise: {len(prompts)} interpretation prompts for {len(rows)} vectors; give one each")
+        with_vectors = zip(prompts, range(len(rows))) if pairwise else product(prompts, range(len(rows)))
+        each = product(with_vectors, numbers)
+        self.addresses = [VectorAddress(prompt, index, number) for (prompt, index), number in each]
 
     def ready(self, addresses: Sequence[VectorAddress]) -> list[ReadyVector]:
         """What the engine needs of some of them, in their order."""
@@ -135,6 +139,7 @@ def vector_rows(
 ) -> torch.Tensor:
     """`[n, hidden]` or `[n, placeholders, hidden]`, checked and mapped. Raises ValueError."""
     rows = vectors if isinstance(vectors, torch.Tensor) else _stacked(vectors)
+    rows = rows[None] if rows.ndim == 1 and len(rows) else rows  # one vector
     if len(rows) == 0:
         raise ValueError("no vectors: give at least one")
     hidden = model.get_input_embeddings().weight.shape[-1]

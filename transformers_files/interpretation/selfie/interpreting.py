@@ -50,10 +50,13 @@ class InterpretationPrompt:
         return prompts.InterpretationPrompt("selfie", tuple(ids), locations, self.interpretation_prompt)
 
 
+AnyPrompt = InterpretationPrompt | prompts.InterpretationPrompt
+
+
 def interpret(
     original_prompt: str,
     tokenizer: Tokenizer,
-    interpretation_prompt: InterpretationPrompt,
+    interpretation_prompt: AnyPrompt,
     model: nn.Module,
     tokens_to_interpret: Iterable[tuple[int, int]],
     bs: int = 8,
@@ -97,7 +100,7 @@ def interpret(
 def interpret_vectors(
     vecs: Iterable[torch.Tensor],
     model: nn.Module,
-    interpretation_prompt: InterpretationPrompt,
+    interpretation_prompt: AnyPrompt,
     tokenizer: Tokenizer,
     bs: int = 8,
     k: int = 2,
@@ -122,7 +125,7 @@ def interpret_vectors(
 def _interpretations(
     vectors: Iterable[torch.Tensor],
     model: nn.Module,
-    interpretation_prompt: InterpretationPrompt,
+    interpretation_prompt: AnyPrompt,
     tokenizer: Tokenizer,
     batch_size: int,
     insert_layer: int,
@@ -130,7 +133,9 @@ def _interpretations(
     guidance: float,
 ) -> list[Interpretation]:
     settings = InterpretationSettings(insert_layer=insert_layer, max_new_tokens=max_new_tokens, guidance=guidance)
-    (prompt,) = build_prompts(tokenizer, [interpretation_prompt.located()], Limits.of(model), settings)
+    given = interpretation_prompt
+    located = given.located() if isinstance(given, InterpretationPrompt) else given
+    (prompt,) = build_prompts(tokenizer, [located], Limits.of(model), settings)
     hidden = model.get_input_embeddings().weight.shape[-1]
     rows = [vector.reshape(-1, hidden) for vector in vectors]
     cells = [Cell(row[0] if len(row) == 1 else row, prompt) for row in rows]

@@ -6,6 +6,10 @@
      "replacing_mode": "normalized",            # one of those that `modes` defines
      "overlay_strength": 1.0}                   # s; or one per insert location; or either of them by layer: {layer: …}
 
+A layer may be given by its name in other libraries: "resid_pre.10", "blocks.10.hook_resid_pre" and
+"model.layers.10.input" are 10, and so are "resid_post.9" and its like: what one layer puts out is what the next is
+given.
+
 An embedding is [1, len(insert_locations), hidden], or without its first dimension; one vector, [hidden], [1, hidden] or
 [1, 1, hidden], goes into every location.
 
@@ -20,9 +24,7 @@ together.
 
 from __future__ import annotations
 
-import operator
 import reprlib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +33,12 @@ import torch
 from torch import Tensor
 
 from ..errors.suggestions import did_you_mean
+from .keys import OPTIONS, layers_of, listed
 from .modes import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
 from .positions import GENERATED, Position, Prompt, positions_of
 
 EmbeddingFunction = Callable[[Tensor], Tensor]
 """Hidden states [n, hidden] that are there → the embeddings to insert, [n, hidden]."""
-OPTIONS = ("replacing_mode", "overlay_strength")
-IGNORED_PREFIX = "retrieve_"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def plan_surgery(
     parts: dict[int, list[_Part]] = {}
     for row, info in enumerate(insert_info):
         try:
-            layers = _layers_of(info, n_layers)
+            layers = layers_of(info, n_layers)
             if not layers:
                 continue
             mode, strengths = _mode_and_strengths(info, layers)
@@ -174,41 +175,6 @@ def plan_surgery(
     return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size, generates, cached_length)
 
 
-def _layers_of(info: Mapping[Any, Any], n_layers: int) -> dict[int, Any]:
-    """The layer keys of one row as integers, every other key checked."""
-    if not isinstance(info, Mapping):
-        raise ValueError(f"a {type(info).__name__} where a dict is needed; {{}} leaves the row alone")
-    layers = {}
-    for key, value in info.items():
-        if isinstance(key, str):
-            _check_option(key)
-            continue
-        try:
-            layer = operator.index(key)
-        except TypeError:
-            raise ValueError(
-                f"key {reprlib.repr(key)} is neither a layer (an integer) nor one of {_listed(OPTIONS)}"
-            ) from None
-        if not 0 <= layer < n_layers:
-            raise ValueError(f"layer {layer} is out of range; the model has decoder layers 0 to {n_layers - 1}")
-        if layer in layers:
-            raise ValueError(f"layer {layer} is given twice; give its positions in one entry")
-        layers[layer] = value
-    return layers
-
-
-def _check_option(key: str) -> None:
-    """Raise for a key that was probably meant to be another; warn of one that means nothing here."""
-    if key in OPTIONS or key.startswith(IGNORED_PREFIX):
-        return
-    if key.strip().lstrip("+-").isdecimal():
-        raise ValueError(f"key {reprlib.repr(key)} is a string; give the layer as an integer: {key.strip()[:20]}")
-    known = f"known are layers (integers), {_listed(OPTIONS)}"
-    if suggestion := did_you_mean(key, OPTIONS):
-        raise ValueError(f"unknown key {reprlib.repr(key)}{suggestion}; {known}")
-    warnings.warn(f"insert_info: key {reprlib.repr(key)} is ignored; {known}", stacklevel=2)
-
-
 def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple[ReplacingMode, dict[int, Any]]:
     """The mode of one row, and what it says about the strength at each layer."""
     for option in OPTIONS:
@@ -218,7 +184,7 @@ def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple
     if not isinstance(name, str) or name not in REPLACING_MODES:
         raise ValueError(
             f"unknown replacing_mode {reprlib.repr(name)}{did_you_mean(str(name), REPLACING_MODES)}; known are "
-            f"{_listed(REPLACING_MODES)}"
+            f"{listed(REPLACING_MODES)}"
         )
     return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
 
@@ -292,8 +258,3 @@ def _stack(parts: list[_Part]) -> LayerInsertion:
             for function in functions.values()
         ),
     )
-
-
-def _listed(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}"
