@@ -26,7 +26,17 @@ WRONG_NUMBERS = ["-1", "0", "1e9", "nan", "", "x", "99999999999999999999"]
 WRONG_PATHS = ["", ".", "/", "examples.json", "\udcff.csv", "x" * 250 + ".csv", "socket"]
 INDICES = ["all", "last", "0", "-1", "0,2", "1:", "::2", "mean(0:2)"]
 WRONG_INDICES = ["9", "5:5", "::0", "", ",", "mean(all", "a", "1e3", "-99999999999999", "\udcff"]
-FLAGS = ["--csv-safe", "--overwrite", "--no-report", "--plan", "--trust-remote-code", "--show", "--unknown", "word"]
+FLAGS = [
+    "--csv-safe",
+    "--names-by-category",
+    "--overwrite",
+    "--no-report",
+    "--plan",
+    "--trust-remote-code",
+    "--show",
+    "--unknown",
+    "word",
+]
 OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "--model": (["model"], ["", "./nowhere", "empty", "examples.json", "a/b/c", "\udcff"]),
     "--examples": (

@@ -9,7 +9,13 @@ import warnings
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from transformers.interpretation.prompts.examples import Example, ExamplesError, ExamplesWarning, read_examples
+from transformers.interpretation.prompts.examples import (
+    Example,
+    ExamplesError,
+    ExamplesFile,
+    ExamplesWarning,
+    read_examples,
+)
 
 
 @pytest.fixture
@@ -181,3 +187,16 @@ def test_any_bytes_are_examples_or_a_clear_error(write, content):
     with pytest.raises(ExamplesError) as caught:  # a few random bytes are never a list with a prompt
         read_examples(write(content))
     assert all(problem.count("\n") == 0 for problem in caught.value.problems)
+
+
+def test_numbers_within_a_category_from_the_shortest_prompt_on(tmp_path):
+    prompts = [("a long one", "x"), ("short", "y"), ("tiny", "x"), ("also tiny?", "x"), ("shor2", "y")]
+    path = tmp_path / "examples.json"
+    content = {"examples": [{"prompt": prompt, "category": category} for prompt, category in prompts]}
+    path.write_text(json.dumps(content))
+    read = ExamplesFile.read(path)
+    counted = read.numbered_by_category()
+    # As a loop over the examples, sorted by length, that counts each category.
+    assert [example.name for example in counted.examples] == ["x_2", "y_1", "x_1", "x_3", "y_2"]
+    assert [example.prompt for example in counted.examples] == [prompt for prompt, _ in prompts]
+    assert counted.digest != read.digest

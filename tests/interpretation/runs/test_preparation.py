@@ -106,6 +106,7 @@ def test_what_was_resolved_is_kept_for_the_rest_of_the_run(request_of):
         ({"batch_size": None}, "batch_size: was 5, now auto"),
         ({"dtype": "bfloat16"}, "dtype: was float32, now bfloat16"),
         ({"csv_safe": True}, "csv_safe: was false, now true"),
+        ({"names_by_category": True}, "examples: was "),
         ({"interpretation_prompts": ("describe",)}, "interpretation prompt describe: was none, now "),
     ],
 )

@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,21 @@ class ExamplesFile:
         """
         data = _read_bytes(path)
         return cls(tuple(_parse(path, data)), hashlib.sha256(data).hexdigest()[:16])
+
+    def numbered_by_category(self) -> ExamplesFile:
+        """The same examples with other names: each category is counted by itself, from its shortest prompt on.
+
+        So names them the program that this one comes after, whose tables can then be joined by name. Of prompts of one
+        length the first in the file comes first.
+        """
+        counts: Counter[str] = Counter()
+        names: dict[str, str] = {}
+        for example in sorted(self.examples, key=lambda example: len(example.prompt)):
+            counts[example.category] += 1
+            names[example.name] = f"{example.category}_{counts[example.category]}"
+        renamed = tuple(replace(example, name=names[example.name]) for example in self.examples)
+        digest = hashlib.sha256(f"{self.digest}, numbered by category".encode())
+        return ExamplesFile(renamed, digest.hexdigest()[:16])
 
 
 def read_examples(path: str | Path) -> list[Example]:

@@ -76,6 +76,7 @@ def check(request: RunRequest) -> Checked:
     with collected(problems):
         if request.examples is not None:
             examples = ExamplesFile.read(request.examples)
+            examples = examples.numbered_by_category() if request.names_by_category else examples
     with collected(problems):
         if request.vectors is not None:
             vectors = ChosenVectors.of(request)

@@ -200,6 +200,10 @@ class RunRequest:
     offload_folder: Path | None = option(
         "for weights that a device map puts on the disk", default=None, type=Path, metavar="DIR"
     )
+    names_by_category: bool = option(
+        "number the examples within their category, from the shortest prompt on, not by their place in the file",
+        default=False,
+    )
     csv_safe: bool = option("guard cells that a spreadsheet would take for formulas", default=False)
     overwrite: bool = option("start over, replacing the output of an earlier run", default=False)
     trust_remote_code: bool = option("let the model's own code run on this machine", default=False)
