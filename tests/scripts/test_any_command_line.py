@@ -27,6 +27,9 @@ WRONG_PATHS = ["", ".", "/", "examples.json", "\udcff.csv", "x" * 250 + ".csv", 
 INDICES = ["all", "last", "0", "-1", "0,2", "1:", "::2", "mean(0:2)"]
 WRONG_INDICES = ["9", "5:5", "::0", "", ",", "mean(all", "a", "1e3", "-99999999999999", "\udcff"]
 FLAGS = [
+    *("--csv-safe", "--names-by-category", "--overwrite", "--no-report", "--plan", "--trust-remote-code", "--show"),
+    *("--unknown", "word"),
+]
     "--csv-safe",
     "--names-by-category",
     "--overwrite",
