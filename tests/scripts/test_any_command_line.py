@@ -30,16 +30,6 @@ FLAGS = [
     *("--csv-safe", "--names-by-category", "--overwrite", "--no-report", "--plan", "--trust-remote-code", "--show"),
     *("--unknown", "word"),
 ]
-    "--csv-safe",
-    "--names-by-category",
-    "--overwrite",
-    "--no-report",
-    "--plan",
-    "--trust-remote-code",
-    "--show",
-    "--unknown",
-    "word",
-]
 OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "--model": (["model"], ["", "./nowhere", "empty", "examples.json", "a/b/c", "\udcff"]),
     "--examples": (
