@@ -16,6 +16,7 @@ from report_page import (
     record_of,
     records,
 )
+from report_records import grid_records
 from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report import write_page
 from transformers.interpretation.results.calibration import BUILT_IN_CALIBRATION
@@ -214,3 +215,22 @@ def test_a_cell_with_samples_says_how_many_agree(open_page, tmp_path):
     page.click("#table")
     expect(page.locator("table.plain th").last).to_have_text("agreement")
     expect(page.locator("table.plain tbody tr").first.locator("td").last).to_have_text("66.7\u00a0% of 3 samples")
+
+
+def test_many_vectors_open_as_a_list_and_few_as_a_grid(open_page, tmp_path):
+    cells = grid_records(examples=1, layers=1, tokens=30)
+    vectors = [
+        replace(cell, layer_idx=None, token_source="vector", token_idx=index, current_token=f"feature {index} × 12.5")
+        for index, cell in enumerate(cells)
+    ]
+    for number in (30, 5):
+        write_page(vectors[:number], tmp_path / f"{number}.html")
+    page = open_page(tmp_path / "30.html")
+    expect(page.locator("table.plain tbody tr")).to_have_count(30)
+    expect(page.locator("table.plain tbody tr").nth(17)).to_contain_text("feature 17 × 12.5")
+    expect(page.locator("#table")).to_have_attribute("aria-pressed", "true")
+    page.click("#table")
+    expect(grid(page)).to_be_visible()
+    few = open_page(tmp_path / "5.html")
+    expect(grid(few)).to_be_visible()
+    expect(few.locator("#table")).to_have_attribute("aria-pressed", "false")

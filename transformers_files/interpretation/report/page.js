@@ -1,5 +1,6 @@
 // Search, filter, switches, the table view, and the dock that shows one interpretation in full.
 // An example is drawn when the reader comes near it.
+const FEW_VECTORS = 12; // that a grid shows side by side
 const WHAT = { vector: "vector", difference: "difference", mean: "no.", segment: "no." }; // anything else is a token
 
 const $ = (id) => document.getElementById(id);
@@ -13,6 +14,13 @@ let query = "", least = 0, surest = 0, asTable = false, hits = [], hitAt = -1, t
 const trusted = (cell) => surest === 0 || failed(cell) || cell[TRUST] >= surest;
 const passes = (cell) => least === 0 && surest === 0 || (!failed(cell) && cell[MEAN] >= least && trusted(cell));
 const isHit = (cell) => query !== "" && passes(cell) && !failed(cell) && lowerOf(cell).includes(query);
+
+function showAs(table) {
+  asTable = table;
+  $("table").setAttribute("aria-pressed", asTable);
+  document.body.classList.toggle("table", asTable);
+  views.forEach((_, number) => redraw(number));
+}
 
 // --- search and filter ---
 function mark(shown, cell) {
@@ -182,12 +190,7 @@ $("trust")?.addEventListener("change", () => {
   surest = Number($("trust").value);
   refresh();
 });
-$("table").addEventListener("click", () => {
-  asTable = !asTable;
-  $("table").setAttribute("aria-pressed", asTable);
-  document.body.classList.toggle("table", asTable);
-  views.forEach((_, number) => redraw(number));
-});
+$("table").addEventListener("click", () => showAs(!asTable));
 $("theme").addEventListener("click", () => {
   const root = document.documentElement, set = root.style.colorScheme;
   const dark = set ? set === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -200,4 +203,5 @@ addEventListener("resize", () => {
 });
 addEventListener("beforeprint", () => views.forEach((_, number) => draw(number)));
 
-views.forEach((_, number) => redraw(number));
+// Of many vectors a list says more than one row of columns.
+showAs(data.examples.some(({ layers, columns }) => layers.every((layer) => layer === null) && columns.length > FEW_VECTORS));
