@@ -209,7 +209,7 @@ BAD = [
     (["--vectors", "cut.safetensors"], "cut.safetensors cannot be read as safetensors, it may be cut off: "),
     (["--vectors", "pickled.npy"], "pickled.npy is pickled or no .npy file"),
     (["--vectors", "vectors.pt"], "vectors.pt is pickled, and could run code"),
-    (["--vectors", "nowhere"], "there is no nowhere"),
+    (["--vectors", "./nowhere"], "there is no nowhere"),
     (["--output", "vectors.safetensors"], "would be written over the vectors vectors.safetensors"),
     (["--report", "vectors.safetensors"], "would be written over the vectors vectors.safetensors"),
     (["--mapping", "maps.safetensors"], "has maps by layer: say with --layers which one the vectors belong to"),

@@ -135,6 +135,31 @@ def test_a_transcoder_writes_elsewhere_than_it_reads(tmp_path):
     assert open_vectors(sae_folder(tmp_path / "sae", config)).origin.place == "mlp_output"
 
 
+def test_a_sae_of_the_hub(tmp_path, monkeypatch):
+    """By its repository and the folder in it; what the library says of a failure is told in one line."""
+    sae_folder(tmp_path / "sae", {"hook_name": "blocks.2.hook_resid_post"})
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        if repository == "owner/none":
+            raise RuntimeError("404 Client Error\n\nRepository Not Found")
+        return str(tmp_path / "sae" / Path(file).name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    file = open_vectors(Path("owner/saes/layer_2/width"))
+    assert torch.equal(file.rows(3, 5), VECTORS[3:5])
+    assert asked == [
+        ("owner/saes", "layer_2/width/cfg.json"),
+        ("owner/saes", "layer_2/width/sae_weights.safetensors"),
+    ]
+    assert "cannot be had from the hub: 404 Client Error Repository Not Found" in refused(Path("owner/none"))
+    asked.clear()
+    for name in ("nowhere", "owner/vectors.parquet", "../saes/x", "/owner/saes"):
+        assert refused(Path(name)) == f"there is no {name}"
+    assert asked == []
+
+
 def refused(*args, **options) -> str:
     with pytest.raises(VectorsError) as caught:
         open_vectors(*args, **options)

@@ -11,11 +11,12 @@ from .digest import sampled_digest
 from .names import Listed, NameLines, Numbered
 from .npy_rows import open_npy
 from .parquet_rows import ParquetNames, has_column, open_parquet
-from .sae_lens import CONFIG, DECODER, WEIGHTS, open_sae
+from .sae_lens import CONFIG, DECODER, WEIGHTS, downloaded, open_sae
 from .safetensors_rows import NamedTensors, open_safetensors
 from .vector_file import Names, Origin, Rows, VectorFile, VectorsError
 
 COLUMN = "activation_vector"
+_FILES = (".safetensors", ".npy", ".parquet")
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
@@ -24,7 +25,8 @@ def open_vectors(
 ) -> VectorFile:
     """Open a file of vectors; of a large one only a sample of blocks is read.
 
-    path: `.safetensors`, `.npy`, `.parquet`, or the folder of a SAE as SAELens saves it.
+    path: `.safetensors`, `.npy`, `.parquet`, or the folder of a SAE as SAELens saves it, here or at the Hugging Face
+    hub (`owner/repository/folder`).
     tensor: of a safetensors file, which; None: the only one with rows, or each where every one is a vector.
     column: of a Parquet file; None: `activation_vector`. names: a text file with a name per line, or a column of the
     Parquet file; None: the names of tensors that are a vector each, else vector 0, vector 1, …
@@ -32,7 +34,9 @@ def open_vectors(
     """
     suffix = path.suffix.lower()
     if not path.exists():
-        raise VectorsError(f"there is no {path}; a SAE of a hub is to be downloaded first")
+        if suffix in (*_FILES, *_PICKLED):
+            raise VectorsError(f"there is no {path}")
+        path = downloaded(path)
     if tensor is not None and suffix != ".safetensors":
         raise VectorsError(f"{path} is no safetensors file: leave out --tensor")
     if column is not None and suffix != ".parquet":

@@ -34,6 +34,24 @@ def open_sae(folder: Path) -> tuple[TensorRows | NamedTensors, Origin | None]:
     return open_safetensors(folder / WEIGHTS, DECODER), _origin(folder / CONFIG)
 
 
+def downloaded(name: Path) -> Path:
+    """The folder of a SAE at the Hugging Face hub, `owner/repository/folder`; downloaded unless it has been before.
+
+    Raises VectorsError for a name of another form, and where it cannot be had.
+    """
+    if name.is_absolute() or len(name.parts) < 2 or ".." in name.parts:
+        raise VectorsError(f"there is no {name}")
+    from huggingface_hub import hf_hub_download
+
+    owner, repository, *inside = name.parts
+    try:
+        files = [hf_hub_download(f"{owner}/{repository}", "/".join([*inside, file])) for file in (CONFIG, WEIGHTS)]
+    except Exception as error:  # the library raises errors of its own, which differ by version
+        reason = " ".join(str(error).split())[:200]
+        raise VectorsError(f"there is no {name} here, and as a SAE it cannot be had from the hub: {reason}") from None
+    return Path(files[-1]).parent
+
+
 def _origin(path: Path) -> Origin | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
