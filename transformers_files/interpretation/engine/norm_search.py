@@ -85,7 +85,8 @@ def choose_strengths(
             raise ValueError(f"vector {index} has norm {length}: it has no direction")
     with torch.no_grad():
         shared = read_shared_part(model, prompt)
-    norms = [factor * _usual_norm(model, prompt, layers[0]) for factor in NORMS]
+    usual = _usual_norm(model, prompt, layers[0])
+    norms = [factor * usual for factor in NORMS]
     cells = [
         Cell((norm / length * vector.detach().float()).to(model.dtype), prompt, layers)
         for norm in norms

@@ -9,7 +9,8 @@ from ..report.grid import columns_of
 from ..results.record import Record
 from ..runs.grid import Address
 from ..runs.job import Job, Ready
-from ..runs.vectors import ReadyVector, VectorAddress, VectorJob
+from ..runs.vector_plan import VectorAddress
+from ..runs.vectors import ReadyVector, VectorJob
 from .messages import Begun
 from .readings import roughly_first
 

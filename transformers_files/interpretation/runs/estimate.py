@@ -151,7 +151,7 @@ def estimate_cells(
     batches = 0
     prompts = plain = Work()
     totals: Counter[InterpretationPrompt] = Counter()
-    for cells_of in _cells_by_prompt(plan):
+    for cells_of in cells_by_prompt(plan):
         totals += cells_of
         for prompt, cells in cells_of.items():
             first, length = min(prompt.insert_locations), len(prompt.input_ids)
@@ -202,7 +202,7 @@ def _source_work(plan: Plan, source: Source, size: ModelSize) -> Work:
     return own_output + states * passes
 
 
-def _cells_by_prompt(plan: Plan | VectorPlan) -> Iterator[Counter[InterpretationPrompt]]:
+def cells_by_prompt(plan: Plan | VectorPlan) -> Iterator[Counter[InterpretationPrompt]]:
     """For each chunk the number of its cells by their interpretation prompt."""
     runs, left = plan.prompt_runs(), 0
     for number in range(plan.n_chunks):

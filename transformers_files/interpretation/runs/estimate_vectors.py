@@ -10,7 +10,7 @@ from ..engine.settings import InterpretationSettings
 from ..models.flops import ModelSize, Work
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.csv_table import csv_rows
-from .estimate import WorkEstimate, estimate_cells, read, usual_record
+from .estimate import WorkEstimate, cells_by_prompt, estimate_cells, read, usual_record
 from .vector_plan import VectorPlan
 from .vectors import AUTO
 
@@ -29,7 +29,8 @@ def estimate_vectors(
     """What it takes to carry out a plan. model: with or without weights. strength: as for `VectorJob`."""
     strengths = Work()
     if strength == AUTO:
-        strengths = sum((_trials(prompt, len(plan.rows)) for prompt in plan.prompts), Work())
+        for cells_of in cells_by_prompt(plan):
+            strengths += sum((_trials(prompt, cells // plan.inseparable) for prompt, cells in cells_of.items()), Work())
     return estimate_cells(
         plan,
         settings,
@@ -42,9 +43,11 @@ def estimate_vectors(
 
 
 def _trials(prompt: InterpretationPrompt, vectors: int) -> Work:
-    """Each norm of each vector: what follows the first placeholder, and one new token."""
+    """For a chunk's vectors what is before the first placeholder, and the whole prompt, whose states say how large its
+    own are; for each norm of each vector the rest, and one new token."""
     first, length = min(prompt.insert_locations), len(prompt.input_ids)
-    return (read(length - first, after=first) + read(1, after=length)) * (len(NORMS) * vectors)
+    once = read(first, logits=0) + read(length, logits=0)
+    return once + (read(length - first, after=first) + read(1, after=length)) * (len(NORMS) * vectors)
 
 
 def _row_bytes(
