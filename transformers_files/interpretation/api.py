@@ -11,6 +11,7 @@ results = interpret_vectors(model, tokenizer, [state_of_happy - state_of_sad], n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from .models.tokenizer import Tokenizer
 from .prompt_argument import Prompt, prompts_of
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
+from .reader_argument import AnyReader, fitted_reader
 from .results.record import Record
 from .runs.job import plan_job
 from .runs.limits import Limits
@@ -71,6 +73,7 @@ def interpret(
     source_tokenizer: Tokenizer | None = None,
     mapping: AnyMap = None,
     reader_adapter: str | Path | None = None,
+    reader: AnyReader | None = None,
     progress: bool = False,
 ) -> Interpretations:
     """Explain the hidden embeddings of a prompt, and of the tokens that the model generates after it.
@@ -115,6 +118,9 @@ def interpret(
             dict of them by source layer; see `mapping`. None: as they are.
         reader_adapter: a LoRA adapter, a folder or hub id as PEFT stores it, that is on while the model interprets and
             off while it reads the prompt; there is one copy of the weights. See `models.adapters`.
+        reader: a published reader, by its file, folder or hub id: a SelfIE adapter or an Activation Oracle; see
+            `readers.formats`. It sets interpretation prompt, insert layer, mode, strength, guidance, gain, mapping and
+            adapter, which are to be left out then, and `layers` where none are given.
         progress: show a bar, in a notebook or a terminal; needs the package tqdm.
 
     Returns:
@@ -136,8 +142,14 @@ def interpret(
         deep_gain,
         Sampling.of(samples, temperature, top_p, seed),
     )
+    adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
+    if reader is not None:
+        chosen = None if layers is None else Selection.of(layers).text
+        fitted = fitted_reader(reader, model, tokenizer, chosen, locals())
+        interpretation_prompt, layers, mapping, adapter = fitted.prompt, fitted.layers, fitted.mapping, fitted.adapter
+        settings = replace(settings, **fitted.settings)
     job = plan_job(
-        model if reader_adapter is None else Adapter.find(reader_adapter).on(model),
+        model if adapter is None else adapter.on(model),
         tokenizer,
         [Example(f"example_{number}", text, raw=raw, minus=minus) for number, text in enumerate(texts, start=1)],
         prompts_of(interpretation_prompt, question),
@@ -174,6 +186,8 @@ def interpret_vectors(
     batch_size: int | None = None,
     mapping: AnyMap = None,
     reader_adapter: str | Path | None = None,
+    reader: AnyReader | None = None,
+    layer: int | None = None,
     pairwise: bool = False,
     progress: bool = False,
 ) -> Interpretations:
@@ -186,6 +200,7 @@ def interpret_vectors(
         mapping: from the vectors' space to the model's, `[n, their size]` to `[n, hidden]`; None: as they are.
         strength: what to multiply the vectors with; "auto": chosen for each vector and interpretation prompt, for
             vectors that have no natural norm (see `strength`), and shown after the vector's name: vector 0 × 12.5.
+        layer: whose vectors they are, where a reader has to know.
         pairwise: the first vector with the first interpretation prompt, the second with the second, and so on, in place
             of every vector with every prompt.
         other arguments: as for `interpret`. The random numbers of a sample follow from the vector's content, in place
@@ -209,7 +224,12 @@ def interpret_vectors(
         sampling=sampling,
     )
     check_evaluation_mode(model)
-    model = model if reader_adapter is None else Adapter.find(reader_adapter).on(model)
+    adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
+    if reader is not None:
+        fitted = fitted_reader(reader, model, tokenizer, None if layer is None else str(layer), locals())
+        interpretation_prompt, mapping, adapter = fitted.prompt, fitted.mapping, fitted.adapter
+        settings = replace(settings, **fitted.settings)
+    model = model if adapter is None else adapter.on(model)
     rows = vector_rows(model, vectors, mapping)
     several = rows.shape[1] if rows.ndim == 3 else None
     asked = prompts_of(interpretation_prompt, question)

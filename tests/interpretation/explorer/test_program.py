@@ -56,6 +56,9 @@ def test_missing_packages_are_named_before_a_model_is_loaded(capsys, monkeypatch
         (["--port", "65536"], "port 65536: give an address of this machine, and a port from 0 to 65535"),
         (["--host", "192.0.2.1"], "assign requested address"),
         (["--lens", "nowhere.safetensors"], "nowhere.safetensors is no lens"),
+        (["--reader", "./nowhere"], "reader ./nowhere: there is no such file or folder"),
+        (["--reader-adapter", "./nowhere"], "adapter ./nowhere: there is no such folder"),
+        (["--layers", "99"], "99 is out of range"),
         (["--device", "nowhere"], "device nowhere"),
     ],
 )

@@ -213,3 +213,60 @@ def test_other_files_are_named_and_refused(tmp_path):
         with pytest.raises(ReaderError, match=message) as caught:
             find_reader(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_as_an_argument_of_interpret(model, tokenizer, tmp_path):
+    path, _ = write(tmp_path)
+    asked = {"tokens": "last", "max_new_tokens": 4, "raw": True}
+    fitted = find_reader(path).fit(model, tokenizer, "2")
+    expected = interpret(model, tokenizer, "Hello", **asked, **fitted.options)
+    for reader in (path, str(path), find_reader(path)):
+        assert list(interpret(model, tokenizer, "Hello", layers=2, reader=reader, **asked)) == list(expected)
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    options = fitted.options
+    del options["layers"], options["deep_gain"]
+    of_vectors = interpret_vectors(model, tokenizer, vectors, max_new_tokens=4, **options)
+    assert list(interpret_vectors(model, tokenizer, vectors, max_new_tokens=4, reader=path, layer=2)) == list(
+        of_vectors
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"guidance": 0.0}, "the reader sets guidance: leave it out"),
+        ({"insert_layer": 1, "mapping": {}}, "the reader sets insert_layer, mapping: leave them out"),
+        ({"layers": None}, "no file says of which layer its vectors are; give layers"),
+    ],
+)
+def test_what_is_said_beside_a_reader_is_refused(model, tokenizer, tmp_path, more, message):
+    path, _ = write(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        interpret(model, tokenizer, "Hello", **{"layers": 2, "reader": path} | more)
+
+
+def test_by_its_id_on_the_hub(model, tokenizer, tmp_path, monkeypatch):
+    """Only the files that are needed are asked for; one clear line where there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    snapshot = tmp_path / "models--somebody--adapters" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    path, _ = write(snapshot)
+    calls = []
+
+    def download(name, allow_patterns):
+        calls.append((name, allow_patterns))
+        return str(snapshot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", download)
+        found = find_reader("somebody/adapters/sae.safetensors")
+        with pytest.raises(ReaderError, match=r"the repository somebody/adapters has no other\.safetensors"):
+            find_reader("somebody/adapters/other.safetensors")
+    assert calls[0] == ("somebody/adapters", ["sae.safetensors", "mean-vectors.safetensors"])
+    assert found.path == path
+    with pytest.raises(
+        ReaderError, match=r"reader nobody/there/x.safetensors: no such file or folder, and not from the"
+    ):
+        find_reader("nobody/there/x.safetensors")
+    with pytest.raises(ReaderError, match=r"reader \./nobody/there: there is no such file or folder"):
+        find_reader("./nobody/there")

@@ -17,7 +17,8 @@ from ..runs.request import RunRequest
 from .server import LOOPBACK, Explorer, check_packages
 
 MODEL = ("model", "dtype", "device", "device_map", "max_memory", "trust_remote_code")
-"""The main program's options that concern a model."""
+INTERPRETED = ("reader", "reader_adapter", "layers")
+"""Options of the main program, about the model and about what it says."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_weights(outline, dtype=dtype, device=device, placement=placement)
         lenses = {Path(path).stem: Lens.load(path) for path in options.lens}
         where = {"host": options.host, "port": options.port}
-        explorer = Explorer(model, outline.tokenizer, name=outline.name, lenses=lenses, **where)
+        how = {name: getattr(options, name) for name in INTERPRETED}
+        explorer = Explorer(model, outline.tokenizer, name=outline.name, lenses=lenses, **how, **where)
     except (ModelError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A live page: type a prompt, and read what its hidden embeddings say.",
     )
     known = {field.name: field for field in fields(RunRequest)}
-    for name in MODEL:
+    for name in (*MODEL, *INTERPRETED):
         given: dict[str, Any] = dict(known[name].metadata["option"])
         shown = given.pop("shown")
         flag = given.pop("flag", f"--{name.replace('_', '-')}")

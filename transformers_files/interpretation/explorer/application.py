@@ -22,17 +22,17 @@ from fastapi.responses import HTMLResponse, Response
 from torch import nn
 
 from .. import __version__
-from ..engine.settings import DEFAULT_PROMPT, DEFAULTS
 from ..mapping.lenses import Lens
 from ..models.chat_template import has_chat_template
 from ..models.families import decoder_layers
 from ..models.token_text import token_strings
 from ..models.tokenizer import Tokenizer
-from ..prompts.interpretation_prompt import BUILT_IN
 from ..report.grid import columns_of
 from ..results.record import Record
 from ..runs.job import Job
+from ..runs.source_model import SourceModel
 from ..surgery.modes import REPLACING_MODES
+from .defaults import Defaults
 from .failures import AsciiResponse, add_error_handlers
 from .files import FORMATS, Answer
 from .page import page
@@ -56,9 +56,12 @@ class Served:
     tokenizer: Tokenizer
     name: str
     """Of the model, for people and for `from_pretrained`."""
+    interpreter: nn.Module
+    """The same model, with a reader's adapter if there is one; the scheduler's."""
     scheduler: Scheduler
     readings: Readings
     """Used in the scheduler's thread alone."""
+    defaults: Defaults = field(default_factory=Defaults)
     lenses: Mapping[str, Lens] = field(default_factory=dict)
     """Fitted ones, by name."""
 
@@ -87,12 +90,14 @@ def make_application(served: Served) -> FastAPI:
 
 def _add_routes(app: FastAPI, served: Served) -> None:
     model, tokenizer, scheduler = served.model, served.tokenizer, served.scheduler
+    interpreter, defaults = served.interpreter, served.defaults
+    source = SourceModel(model, tokenizer, defaults.mapping)
     reading = asyncio.Lock()
 
     async def planned(query: CellsQuery) -> Job:
         """Tokenizers are not made for several threads, and a long prompt must not hold up the streams."""
         async with reading:
-            job = await asyncio.to_thread(query.job, model, tokenizer, served.readings)
+            job = await asyncio.to_thread(query.job, interpreter, source, served.readings, defaults)
         scheduler.check_size(job.plan.n_cells)
         return job
 
@@ -136,17 +141,17 @@ def _add_routes(app: FastAPI, served: Served) -> None:
     @app.post("/interpret", response_class=EventStream)
     async def interpret_cells(query: CellsQuery) -> EventStream:
         """Interpret cells; they come as they are computed, a rough grid first. Close the stream to stop."""
-        return EventStream(await listening(query))
+        return EventStream(await listening(query.filled(defaults)))
 
     @app.post("/compare", response_class=EventStream)
     async def compare(query: CompareQuery) -> EventStream:
         """Interpret differences of two prompts; streamed as `/interpret`."""
-        return EventStream(await listening(query))
+        return EventStream(await listening(query.filled(defaults)))
 
     @app.post("/table", response_class=Response)
     async def table(query: TableQuery, request: Request) -> Response:
         """Cells as a file: CSV, Parquet, a report page, or the lines of Python that give the same."""
-        form = FORMATS[query.format]
+        form, query = FORMATS[query.format], query.filled(defaults)
         records: list[Record] | None = []
         if form.needs_records:
             records = await all_records(request, await listening(query))
@@ -155,7 +160,7 @@ def _add_routes(app: FastAPI, served: Served) -> None:
         if records is None:
             return Response(status_code=CLIENT_GONE)
         content = await asyncio.to_thread(
-            form.write, Answer(query, served.name, query.spec(), str(model.dtype), records)
+            form.write, Answer(query, served.name, query.spec(defaults.prompts), str(model.dtype), records, defaults)
         )
         disposition = f'attachment; filename="interpretations.{form.suffix}"'
         return Response(content, media_type=form.media_type, headers={"Content-Disposition": disposition})
@@ -168,15 +173,15 @@ def _add_routes(app: FastAPI, served: Served) -> None:
     @app.post("/score")
     async def score(query: ScoreQuery, request: Request) -> dict[str, Any]:
         """How probable a text is as the interpretation of a cell, with and without the embedding."""
-        job = await planned(query)
-        return await in_model_thread(request, lambda: score_text(model, tokenizer, job, query.text)) or {}
+        job = await planned(query.filled(defaults))
+        return await in_model_thread(request, lambda: score_text(interpreter, tokenizer, job, query.text)) or {}
 
     @app.post("/vectors")
     async def vectors(query: VectorsQuery, request: Request) -> dict[str, Any]:
         """Interpret vectors of any origin: cells as those of a stream, with null for the layer."""
         scheduler.check_size(len(query.vectors) * max(1, query.samples))
         async with reading:
-            job = await asyncio.to_thread(query.job, model, tokenizer)
+            job = await asyncio.to_thread(query.filled(defaults).job, interpreter, tokenizer, defaults)
         return cells_of(await all_records(request, Listener(scheduler, VectorWork(job))) or [])
 
 
@@ -197,23 +202,16 @@ async def _gone(request: Request) -> None:
 
 
 def _about(served: Served) -> dict[str, Any]:
+    defaults = served.defaults
     return {
         "model": served.name,
         "n_layers": len(decoder_layers(served.model)),
         "hidden_size": served.model.get_input_embeddings().weight.shape[-1],
         "chat": has_chat_template(served.tokenizer),
-        "interpretation_prompts": [name for name, spec in BUILT_IN.items() if not spec.has_field],
+        "interpretation_prompts": defaults.prompt_names,
         "replacing_modes": list(REPLACING_MODES),
-        "defaults": {
-            "interpretation_prompt": DEFAULT_PROMPT,
-            "insert_layer": DEFAULTS.insert_layer,
-            "replacing_mode": DEFAULTS.replacing_mode,
-            "overlay_strength": DEFAULTS.overlay_strength,
-            "guidance": DEFAULTS.guidance,
-            "plausibility": DEFAULTS.plausibility,
-            "deep_gain": DEFAULTS.deep_gain,
-            "max_new_tokens": DEFAULTS.max_new_tokens,
-        },
+        "defaults": {**defaults.settings, "layers": defaults.layers, "question": defaults.question},
+        "reader": defaults.description,
         "lenses": [LOGIT, *served.lenses],
         "version": __version__,
     }

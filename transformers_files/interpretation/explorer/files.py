@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
+from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from ..report.page import page
 from ..results.csv_table import csv_header, csv_rows
 from ..results.parquet import encode, write_table
 from ..results.record import Record
-from .queries import CellsQuery, given
+from .defaults import Defaults
+from .queries import CellsQuery
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Answer:
     dtype: str
     """Of the model, as torch names it: "torch.bfloat16"."""
     records: Sequence[Record] = ()
+    defaults: Defaults = field(default_factory=Defaults)
+    """What the server was started with."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,54 @@ def _page(answer: Answer) -> bytes:
 
 def _python(answer: Answer) -> bytes:
     """The call of `interpret` that gives the query's cells."""
-    chosen = given(answer.query)
+    defaults = answer.defaults
+    usual = {**defaults.settings, "layers": defaults.layers}
+    chosen = {
+        name: value
+        for name, value in answer.query.model_dump().items()
+        if value != usual.get(name, type(answer.query).model_fields[name].default)
+    }
     prompt = chosen.pop("prompt", "")
     chosen.pop("format", None)
-    if answer.spec.question is not None:
+    if defaults.reader is None and defaults.adapter is not None:
+        chosen["reader_adapter"] = defaults.adapter.name
+    if answer.spec.question is not None and answer.spec.name != usual["interpretation_prompt"]:
         chosen["interpretation_prompt"] = answer.spec.name
     imports = ["interpret"]
-    if answer.spec.name not in BUILT_IN:
+    if answer.spec.name not in defaults.prompts:
         imports.append("InterpretationPromptSpec")
         described = {one.name: getattr(answer.spec, one.name) for one in fields(answer.spec) if one.init}
         described.pop("question")  # `interpret` puts it in
         arguments = ", ".join(f"{name}={value!r}" for name, value in described.items() if value)
         chosen["interpretation_prompt"] = _Code(f"InterpretationPromptSpec({arguments})")
-    arguments = "".join(f",\n    {name}={value!r}" for name, value in chosen.items())
+    if defaults.reader is not None:
+        return _program(answer, imports, prompt, _with_reader(answer, chosen), READER_IMPORT)
+    return _program(answer, imports, prompt, "".join(f",\n    {name}={value!r}" for name, value in chosen.items()))
+
+
+def _with_reader(answer: Answer, chosen: dict[str, Any]) -> str:
+    """Arguments: those that the reader sets, and over them what the client has chosen."""
+    name, layers = answer.defaults.reader_name, str(chosen.pop("layers", answer.defaults.layers))
+    more = "".join(f",\n    {key!r}: {value!r}" for key, value in chosen.items())
+    return f",\n    **find_reader({name!r}).fit(model, tokenizer, {layers!r}).options" + (
+        f" | {{{more.lstrip(',')},\n    }}" if more else ""
+    )
+
+
+def _program(answer: Answer, imports: list[str], prompt: str, arguments: str, more: str = "") -> bytes:
     return (
         "import torch\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f"from transformers.interpretation import {', '.join(imports)}\n\n"
+        f"from transformers.interpretation import {', '.join(imports)}\n{more}\n"
         f"name = {answer.model!r}\n"
         f"model = AutoModelForCausalLM.from_pretrained(name).to({answer.dtype})\n"
         "tokenizer = AutoTokenizer.from_pretrained(name)\n"
         f"results = interpret(model, tokenizer, {prompt!r}{arguments})\n"
         "print(results.dataframe())\n"
     ).encode()
+
+
+READER_IMPORT = "from transformers.interpretation.readers.formats import find_reader\n"
 
 
 class _Code(str):

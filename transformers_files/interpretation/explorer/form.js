@@ -4,7 +4,7 @@ const { about } = data;
 const NUMBERS = ["overlay_strength", "guidance", "deep_gain", "plausibility", "max_new_tokens"];
 const SETTINGS = ["interpretation_prompt", "insert_layer", "replacing_mode", ...NUMBERS];
 const FIRST = {
-  prompt: "The capital of France is", other: "The capital of Italy is", raw: "raw", view: "single", layers: "all", tokens: "all", question: "",
+  prompt: "The capital of France is", other: "The capital of Italy is", raw: "raw", view: "single", layers: about.defaults.layers, tokens: "all", question: about.defaults.question,
   ...Object.fromEntries(SETTINGS.map((name) => [name, String(about.defaults[name])])),
 };
 

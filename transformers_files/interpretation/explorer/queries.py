@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ..engine.sampling import Sampling
-from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
+from ..engine.settings import InterpretationSettings
 from ..errors.suggestions import did_you_mean
 from ..models.chat_template import read_prompt
 from ..models.families import RESIDUAL
@@ -23,6 +24,7 @@ from ..runs.limits import Limits
 from ..runs.planning import build_prompts
 from ..runs.source_model import SourceModel
 from ..runs.vectors import VectorJob, vector_rows
+from .defaults import SETTINGS, Defaults
 
 MOST_CHARACTERS = 200_000
 MOST_NEW_TOKENS = 256
@@ -36,10 +38,19 @@ Numbers = float | Annotated[list[float], Field(max_length=1000)]
 Layers = int | Annotated[list[int], Field(max_length=1000)] | Literal["same"]
 
 
+Q = TypeVar("Q", bound="Query")
+
+
 class Query(BaseModel):
     """Unknown keys are refused: a misspelt setting would be a default in silence. So is "1" where a number belongs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def filled(self: Q, defaults: Defaults) -> Q:
+        """With what the server was started with in place of what the client has left out."""
+        known = {**defaults.settings, "layers": defaults.layers}
+        missing = {name for name in known if name in type(self).model_fields} - self.model_fields_set
+        return self.model_copy(update={name: known[name] for name in missing})
 
 
 class PromptText(Query):
@@ -59,16 +70,17 @@ class PromptText(Query):
 class SettingsQuery(Query):
     """How vectors are interpreted; see `interpret` for what each means."""
 
-    interpretation_prompt: str | PromptText = DEFAULT_PROMPT
-    """A built-in name, or one of the client's own. Never a path: a client must not read the server's files."""
+    interpretation_prompt: str | PromptText = SETTINGS["interpretation_prompt"]
+    """A name that `/models` lists, or one of the client's own. Never a path: of the server's files a client reads
+    none."""
     question: Text | None = None
     """Asked about the embedding, in the {question} field of the interpretation prompt; of one without, of "ask"."""
-    insert_layer: Layers = DEFAULTS.insert_layer  # type: ignore[assignment]
-    replacing_mode: str = DEFAULTS.replacing_mode
-    overlay_strength: Numbers = DEFAULTS.overlay_strength  # type: ignore[assignment]
-    guidance: float = DEFAULTS.guidance
-    plausibility: float = DEFAULTS.plausibility
-    deep_gain: float = DEFAULTS.deep_gain
+    insert_layer: Layers = SETTINGS["insert_layer"]
+    replacing_mode: str = SETTINGS["replacing_mode"]
+    overlay_strength: Numbers = SETTINGS["overlay_strength"]
+    guidance: float = SETTINGS["guidance"]
+    plausibility: float = SETTINGS["plausibility"]
+    deep_gain: float = SETTINGS["deep_gain"]
     max_new_tokens: int = Field(30, le=MOST_NEW_TOKENS)
     samples: int = 0
     """Drawn at random, of each cell; 0: the best tokens, once."""
@@ -89,21 +101,21 @@ class SettingsQuery(Query):
             sampling=Sampling.of(self.samples, self.temperature, self.top_p, self.seed),
         )
 
-    def spec(self) -> InterpretationPromptSpec:
-        """With the question, if there is one. Raises ValueError."""
-        spec = self._chosen()
+    def spec(self, known: Mapping[str, InterpretationPromptSpec] = BUILT_IN) -> InterpretationPromptSpec:
+        """With the question, if there is one. known: those that a name may mean. Raises ValueError."""
+        spec = self._chosen(known)
         if self.question is None:
             return spec
         return (spec if spec.has_field else BUILT_IN[ASK]).asking(self.question)
 
-    def _chosen(self) -> InterpretationPromptSpec:
+    def _chosen(self, known: Mapping[str, InterpretationPromptSpec]) -> InterpretationPromptSpec:
         if isinstance(self.interpretation_prompt, PromptText):
             return self.interpretation_prompt.spec()
         name = self.interpretation_prompt
-        if name not in BUILT_IN:
-            known = ", ".join(BUILT_IN)
-            raise ValueError(f"unknown interpretation prompt {name!r}{did_you_mean(name, BUILT_IN)}; built in: {known}")
-        return BUILT_IN[name]
+        if name not in known:
+            names = ", ".join(known)
+            raise ValueError(f"unknown interpretation prompt {name!r}{did_you_mean(name, known)}; built in: {names}")
+        return known[name]
 
 
 class TokenizeQuery(Query):
@@ -128,20 +140,25 @@ class CellsQuery(SettingsQuery):
     tokens: Indices = "all"
     place: str = RESIDUAL
 
-    def job(self, model: nn.Module, tokenizer: Tokenizer, read: Read) -> Job:
-        """Checked as `interpret` checks its arguments. Its cells are for the scheduler. Raises ValueError."""
+    def job(self, interpreter: nn.Module, source: SourceModel, read: Read, defaults: Defaults | None = None) -> Job:
+        """Checked as `interpret` checks its arguments. Its cells are for the scheduler. Raises ValueError.
+
+        interpreter: the model that interprets, with a reader's adapter; source: the one that reads.
+        """
+        layers = selection("layers", self.layers)
+        own = (defaults or Defaults()).for_layers(layers.text, source.model, source.tokenizer)
         return plan_job(
-            model,
-            tokenizer,
+            interpreter,
+            source.tokenizer,
             [Example(name="example_1", prompt=self.prompt, raw=self.raw, minus=self.minus)],
-            [self.spec()],
+            [self.spec(own.prompts)],
             self.settings(),
-            layers=selection("layers", self.layers),
+            layers=layers,
             tokens=selection("tokens", self.tokens),
             prompt_output_tokens=1,
             hook_point=self.place,
             batch_size=1,
-            source_model=SourceModel(model, tokenizer),
+            source_model=source,
             read=read,
         )
 
@@ -186,13 +203,17 @@ class VectorsQuery(SettingsQuery):
     names: list[Text] | None = None
     strength: float | Literal["auto"] = 1.0
 
-    def job(self, model: nn.Module, tokenizer: Tokenizer) -> VectorJob:
-        """Checked as `interpret_vectors` checks its arguments. Its cells are for the scheduler. Raises ValueError."""
+    def job(self, model: nn.Module, tokenizer: Tokenizer, defaults: Defaults | None = None) -> VectorJob:
+        """Checked as `interpret_vectors` checks its arguments. Its cells are for the scheduler. Raises ValueError.
+
+        model: the one that interprets.
+        """
+        own = defaults or Defaults()
         if len(sizes := sorted({len(vector) for vector in self.vectors})) > 1:
             raise ValueError(f"the vectors have {', '.join(map(str, sizes[:5]))} numbers; give vectors of one size")
         settings = self.settings()
-        prompts = build_prompts(tokenizer, [self.spec()], Limits.of(model), settings)
-        rows = vector_rows(model, torch.tensor(self.vectors, dtype=torch.float32))
+        prompts = build_prompts(tokenizer, [self.spec(own.prompts)], Limits.of(model), settings)
+        rows = vector_rows(model, torch.tensor(self.vectors, dtype=torch.float32), own.mapping)
         return VectorJob(
             model, tokenizer, rows, prompts, settings, names=self.names, strength=self.strength, batch_size=SEARCHED
         )
@@ -204,8 +225,3 @@ def selection(name: str, chosen: str | int | list[int]) -> Selection:
         return Selection.of(chosen)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-def given(query: Query) -> dict[str, Any]:
-    """What a client has set itself, and differs from the defaults."""
-    return query.model_dump(exclude_defaults=True)

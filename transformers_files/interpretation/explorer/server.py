@@ -6,19 +6,21 @@ import importlib.util
 import socket
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from torch import nn
 
 from ..mapping.lenses import Lens
+from ..models.adapters import Adapter
 from ..models.layer_inputs import check_evaluation_mode
 from ..models.tokenizer import Tokenizer
+from ..prompts.index_selection import ALL, Selection
+from ..readers.formats import find_reader
+from ..runs.limits import Limits
 from ..runs.source_model import SourceModel
-
-if TYPE_CHECKING:
-    pass
+from .defaults import Defaults
 
 LOOPBACK = "127.0.0.1"
 PACKAGES = ("fastapi", "uvicorn")
@@ -52,6 +54,9 @@ class Explorer:
         token: str | None = None,
         opening: Mapping[str, str] | None = None,
         lenses: Mapping[str, Lens] | None = None,
+        reader: str | Path | None = None,
+        reader_adapter: str | Path | None = None,
+        layers: str | None = None,
     ) -> None:
         """Start serving.
 
@@ -62,11 +67,16 @@ class Explorer:
             port: 0: a free one.
             token: what clients must show. None: none on loopback, elsewhere a new one.
             opening: fields of the page's form that `url` fills in; see `opening.opening`.
+            reader: a published reader that interprets, by its file, folder or hub id; see `interpret`.
+            reader_adapter: a LoRA adapter that interprets.
+            layers: what requests that do not say get, and the page at first. None: those that the reader was trained
+                on, else all.
             lenses: fitted ones, by the names that clients give, beside the logit lens; see `mapping.lenses`.
 
         Raises:
             MissingPackageError: fastapi or uvicorn is not installed.
-            ValueError: the model is in training mode, a lens is another model's, or the port is none.
+            ValueError: the model is in training mode, a lens is another model's, a reader does not fit, or the port is
+                none.
             OSError: the port is taken, or the address is not one of this machine.
         """
         check_packages()
@@ -81,15 +91,17 @@ class Explorer:
         check_evaluation_mode(model)
         for lens in (lenses or {}).values():
             lens.check(model)
+        defaults = _defaults(model, tokenizer, reader, reader_adapter, layers)
+        interpreter = model if defaults.adapter is None else defaults.adapter.on(model)
         is_local = host in (LOOPBACK, "localhost", "::1")
         self._socket = _listening(host, port)  # first: nothing is left behind where that fails
         self.token = token or (None if is_local else new_token())
         self._opening = dict(opening or {})
         self.port = int(self._socket.getsockname()[1])
         name = name or str(getattr(model.config, "name_or_path", "") or type(model).__name__)
-        self.scheduler = Scheduler(model)
+        self.scheduler = Scheduler(interpreter)
         readings = Readings(SourceModel(model, tokenizer))
-        served = Served(model, tokenizer, name, self.scheduler, readings, lenses or {})
+        served = Served(model, tokenizer, name, interpreter, self.scheduler, readings, defaults, lenses or {})
         app = Guard(make_application(served), hosts=NAMES if is_local else (), token=self.token)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
@@ -147,6 +159,23 @@ class Explorer:
             'style="border:1px solid #8884;border-radius:6px"></iframe>'
             f'<p>In a window of its own: <a href="{escape(self.url)}" target="_blank">{escape(self.url)}</a></p>'
         )
+
+
+def _defaults(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    reader: str | Path | None,
+    reader_adapter: str | Path | None,
+    layers: str | None,
+) -> Defaults:
+    """Raises ValueError."""
+    Selection.of(layers).resolve(Limits.of(model).n_layers + 1)
+    if reader is None:
+        adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
+        return Defaults(adapter=adapter, layers=layers or ALL)
+    if reader_adapter is not None:
+        raise ValueError("the reader sets reader_adapter: leave it out")
+    return Defaults.of_reader(find_reader(reader), str(reader), model, tokenizer, layers)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from .fingerprint import folder_fingerprint
+from .hub import fetched, is_hub_id
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _LORA = re.compile(r"base_model\.model\.(.+)\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.weight)?")
@@ -113,15 +114,12 @@ def _sharing(model: nn.Module, name: str) -> nn.Module:
 def _folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists():
+    if not is_hub_id(name) or name.count("/") != 1:
         raise AdapterError(f"adapter {name}: there is no such folder")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=["adapter_*", "*.yaml"]))
-    except Exception as error:  # whatever the hub, the network or the name's form give
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise AdapterError(f"adapter {name}: no such folder, and not from the hub: {reason[0][:200]}") from error
+        return fetched(name, ("adapter_*", "*.yaml"))
+    except FileNotFoundError as error:
+        raise AdapterError(f"adapter {name}: no such folder, and not from the hub: {error}") from error
 
 
 def _read_config(name: str | Path, folder: Path) -> Mapping[str, Any]:

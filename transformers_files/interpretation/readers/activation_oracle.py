@@ -96,7 +96,9 @@ def read(path: Path) -> ActivationOracle:
             f"reader {path}: found a LoRA of rank and alpha {found}, expected {(_RANK, _ALPHA)} of an Activation "
             "Oracle; an adapter of your own goes with --reader-adapter"
         )
-    if not any(name in path.resolve().name for name in _NAMES):
+    # The cache of the hub has snapshots in folders of their own, two below the one with the repository's name.
+    named = "/".join(path.absolute().parts[-3:] if path.parent.name == "snapshots" else path.resolve().parts[-1:])
+    if not any(name in named for name in _NAMES):
         raise ReaderError(
             f"reader {path}: found no {' or '.join(_NAMES)} in the folder's name, expected as published: no file says "
             "whether an oracle adds its vectors or replaces with them"

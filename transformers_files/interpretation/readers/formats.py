@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ..models.hub import fetched, is_hub_id
 from . import activation_oracle, selfie_adapter
 from .reader import Reader, ReaderError
 
@@ -56,13 +57,31 @@ FORMATS = (
 
 
 def find_reader(name: str | Path) -> Reader:
-    """The reader in a file or folder. Raises ReaderError for what no format recognises."""
-    path = Path(name)
-    if not path.exists():
-        raise ReaderError(f"reader {name}: there is no such file or folder")
+    """The reader in a file or folder, or by its hub id: owner/repository, or owner/repository/file.safetensors.
+
+    Raises ReaderError for what is not there, and for what no format recognises.
+    """
+    path = _located(str(name))
     for one in FORMATS:
         if one.recognises(path):
             return one.read(path)
     found = path.suffix or "a file" if path.is_file() else "a folder"
     names = ", ".join(one.name for one in FORMATS[:2])
     raise ReaderError(f"reader {name}: found {found} of no known format; expected one of: {names}")
+
+
+def _located(name: str) -> Path:
+    if Path(name).exists():
+        return Path(name)
+    if not is_hub_id(name):
+        raise ReaderError(f"reader {name}: there is no such file or folder")
+    owner, repository, *inner = name.split("/")
+    file = "/".join(inner)
+    patterns = (file, str(PurePosixPath(file).parent / selfie_adapter.MEANS)) if file else ("adapter_*", "*.yaml")
+    try:
+        path = fetched(f"{owner}/{repository}", patterns) / file
+    except FileNotFoundError as error:
+        raise ReaderError(f"reader {name}: no such file or folder, and not from the hub: {error}") from error
+    if not path.exists():
+        raise ReaderError(f"reader {name}: the repository {owner}/{repository} has no {file}")
+    return path

@@ -31,7 +31,7 @@ _PARTS = {
     "full_rank": ("weight", "bias"),
 }
 """The tensors of each type of projection."""
-_MEANS = "mean-vectors.safetensors"
+MEANS = "mean-vectors.safetensors"
 _WITH_MEAN = "wikipedia"
 """In the names of the adapters whose vectors are differences from a mean over topics, in a file beside them."""
 _PROMPTS = {
@@ -65,7 +65,7 @@ class SelfieAdapter:
 
     @property
     def digest(self) -> str:
-        files = [self.path] + ([] if self.mean is None else [self.path.with_name(_MEANS)])
+        files = [self.path] + ([] if self.mean is None else [self.path.with_name(MEANS)])
         return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
     def fit(self, model: nn.Module, tokenizer: Tokenizer, layers: str | None = None) -> FittedReader:
@@ -153,9 +153,9 @@ def _configuration(path: Path, header: Mapping[str, str]) -> tuple[str, bool, in
 
 def _mean(path: Path, hidden: int) -> tuple[Tensor, int]:
     """The mean that belongs to a layer, and that layer in this package's numbers."""
-    file = path.with_name(_MEANS)
+    file = path.with_name(MEANS)
     if not file.is_file():
-        raise ReaderError(f"reader {path}: found no {_MEANS} beside it, expected the mean of its training vectors")
+        raise ReaderError(f"reader {path}: found no {MEANS} beside it, expected the mean of its training vectors")
     _, means = _contents(file)
     if len(means) != 1 or not (name := next(iter(means))).removeprefix("layer_").isdecimal():
         raise ReaderError(f"reader {file}: found {sorted(means)}, expected one mean named layer_K")
