@@ -205,9 +205,9 @@ def test_what_is_not_there_or_something_else(tmp_path):
 
 def test_a_folder_that_is_no_sae(tmp_path):
     assert "has no cfg.json" in refused(tmp_path)
-    assert "blocks.8.attn.hook_z, whose vectors are in no space" in refused(
-        sae_folder(tmp_path / "z", {"hook_name": "blocks.8.attn.hook_z"})
-    )
+    for number, hook in enumerate(("blocks.8.attn.hook_z", "blocks.8.hook_mlp_in", "ln_final.hook_normalized")):
+        said = refused(sae_folder(tmp_path / f"sae{number}", {"hook_name": hook}))
+        assert f"the SAE is of {hook}, whose vectors are in no space" in said
     folder = sae_folder(tmp_path / "list", [])
     assert "is no configuration of a SAE" in refused(folder)
 

@@ -8,22 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..models.families import RESIDUAL
+from ..models.layer_names import named_layer
 from .safetensors_rows import NamedTensors, TensorRows, open_safetensors
 from .vector_file import Origin, VectorsError
 
 CONFIG, WEIGHTS, DECODER = "cfg.json", "sae_weights.safetensors", "W_dec"
-_HOOKS = (
-    (r"blocks\.(\d+)\.hook_resid_pre", RESIDUAL, 0),
-    (r"blocks\.(\d+)\.hook_resid_post", RESIDUAL, 1),
-    (r"blocks\.(\d+)\.hook_mlp_out", "mlp_output", 0),
-    (r"blocks\.(\d+)\.hook_attn_out", "attention_output", 0),
-    (r"(?:\w+\.)*(?:layers|h)\.(\d+)", RESIDUAL, 1),
-)
-"""Hook points whose vectors have a place here: pattern, place, and what is added to the block's number."""
+_WITHIN = re.compile(r"blocks\.(\d{1,6})\.hook_(mlp|attn)_out", re.ASCII)
+_PLACES = {"mlp": "mlp_output", "attn": "attention_output"}
 
 
 def open_sae(folder: Path) -> tuple[TensorRows | NamedTensors, Origin | None]:
@@ -62,10 +58,19 @@ def _origin(path: Path) -> Origin | None:
     model = given.get("model_name")
     if hook is None:
         return None
-    for pattern, place, added in _HOOKS:
-        if (found := re.fullmatch(pattern, str(hook))) is not None:
-            return Origin(str(hook), place, int(found[1]) + added, None if model is None else str(model))
+    if (found := _place(str(hook))) is not None:
+        return Origin(str(hook), *found, None if model is None else str(model))
     raise VectorsError(
         f"{path}: the SAE is of {hook}, whose vectors are in no space that is read here; there are resid_pre, "
         "resid_post, mlp_out and attn_out"
     )
+
+
+def _place(hook: str) -> tuple[str, int] | None:
+    """The place and layer of a hook point whose vectors have one here. A module's own name is what it puts out."""
+    if (within := _WITHIN.fullmatch(hook)) is not None:
+        return _PLACES[within[2]], int(within[1])
+    with suppress(ValueError):  # other places within a layer
+        if (layer := named_layer(hook) or named_layer(f"{hook}.output")) is not None:
+            return RESIDUAL, layer.index
+    return None
