@@ -190,7 +190,7 @@ BAD = [
     (["--prompt-output-tokens", "0"], "--prompt-output-tokens is for examples"),
     (["--source-model", "bare"], "--source-model is for examples"),
     (["--place", "mlp_output"], "--place mlp_output is for examples"),
-    (["--layers", "1,2"], '"1,2" are several; with --vectors give the one that they belong to'),
+    (["--layers", "1,2"], '"1,2" are several; of vectors give the one that they belong to'),
     (["--layers", "9"], "layers: 9 is out of range"),
     (["--insert-layer", "same"], "vectors come from no layer"),
     (
@@ -266,3 +266,14 @@ def test_through_maps(model, workplace):
     assert script.main(arguments(model, *mapped, "--output", "mapped.csv", "--no-report")) == 0
     assert script.main(arguments(model, "--strength", "2", "--rows", ":9", "--output", "twice.csv", "--no-report")) == 0
     assert Path("mapped.csv").read_bytes() == Path("twice.csv").read_bytes()
+
+
+def test_a_sparse_autoencoder_of_another_model_through_a_map(model, workplace):
+    """Its layer, which this model does not have, says which map."""
+    sae(workplace / "sae", hook_name="blocks.8.hook_resid_post", model_name="gpt2-small")
+    write_identities(workplace / "maps.safetensors", 3, 9, times=2.0)
+    mapped = ["--vectors", "sae", "--mapping", "maps.safetensors", "--output", "mapped.csv", "--no-report"]
+    assert script.main(arguments(model, *mapped)) == 0
+    assert script.main(arguments(model, "--strength", "2", "--rows", ":7", "--output", "twice.csv", "--no-report")) == 0
+    found, wanted = (rows_of(name) for name in ("mapped.csv", "twice.csv"))
+    assert [row["interpretation"] for row in found] == [row["interpretation"] for row in wanted]

@@ -28,6 +28,8 @@ from .vectors import AUTO
 _OF_EXAMPLES = ("tokens", "prompt_output_tokens", "source_model", "deep_gain")
 _OF_VECTORS = ("tensor", "vector_column", "names", "rows", "strength")
 _ROWS = re.compile(r"(\d{0,15}):(\d{0,15})|(\d{1,15})", re.ASCII)
+_MOST_STATES = 10_000
+"""Of a model that is not known."""
 _FEWEST_LETTERS = 4
 """Of a name that is taken for a part of another."""
 
@@ -107,22 +109,24 @@ def plan_vectors(
     """
     file, limits = chosen.file, Limits.of(outline.skeleton)
     problems: list[str] = []
+    own = maps is None  # else they may be another model's, and the map says of which layers
+    n_states = limits.n_layers + 1 if own else _MOST_STATES
     layer = None
     if layers is not None:
         try:
-            (layer,) = Selection(layers).resolve(limits.n_layers + 1)
+            layer = _one_layer(layers, n_states)
         except ValueError as error:
-            reason = str(error) if "unpack" not in str(error) else f'"{layers}" are several'
-            problems.append(f"layers: {reason}; with --vectors give the one that they belong to")
+            problems.append(f"layers: {error}; of vectors give the one that they belong to")
     if file.origin is not None:
-        problems += _misplaced(file, file.origin, outline.name, limits.n_layers, layer, place)
+        problems += _misplaced(file, file.origin, layer, place)
+        problems += _of_another_model(file, file.origin, outline.name, limits.n_layers) if own else []
         layer = file.origin.layer
     elif place != RESIDUAL:
         problems.append(f"--place {place} is for examples: with --vectors leave it out")
     if maps is not None:
         if layer is None and not isinstance(maps.maps, AffineMap):
             problems.append(f"mapping {maps.path} has maps by layer: say with --layers which one the vectors belong to")
-        check_spaces(maps, n_layers=limits.n_layers, source_hidden=file.hidden, hidden=outline.hidden)
+        check_spaces(maps, n_layers=n_states, source_hidden=file.hidden, hidden=outline.hidden)
         maps.check_layers([] if layer is None else [layer])
     elif file.hidden != outline.hidden:
         whose = "" if file.origin is None or file.origin.model is None else f" (they are of {file.origin.model})"
@@ -140,28 +144,40 @@ def plan_vectors(
     return VectorPlan(file, chosen.rows, built, chunk_cells, samples, layer)
 
 
-def _misplaced(
-    file: VectorFile, origin: Origin, model: str, n_layers: int, layer: int | None, place: str
-) -> Iterator[str]:
-    """Why vectors of this origin are not what the user takes them for."""
+def _one_layer(text: str, n_states: int) -> int:
+    """Raises ValueError."""
+    chosen = Selection(text).resolve(n_states)
+    if len(chosen) > 1:
+        raise ValueError(f'"{text}" are several')
+    return chosen[0]
+
+
+def _misplaced(file: VectorFile, origin: Origin, layer: int | None, place: str) -> Iterator[str]:
+    """Why vectors of this origin are not what the user says they are."""
     whose = f"{file.path} is of {origin.hook}"
     if place != origin.place:
         given = f"--place {place}" if place != RESIDUAL else "the residual stream"
         yield f"{whose}: found {given}, expected --place {origin.place}"
-    if origin.place == RESIDUAL:
-        where = f"{origin.hook} is hidden state {origin.layer}, where 0 is what goes into block 0"
-    else:
-        where = f"{origin.hook} is in decoder layer {origin.layer}"
-    last = n_layers if origin.place == RESIDUAL else n_layers - 1
+    if layer is not None and layer != origin.layer:
+        yield f"{whose}: found --layers {layer}, expected {origin.layer}: {_where(origin)}"
+
+
+def _of_another_model(file: VectorFile, origin: Origin, model: str, n_layers: int) -> Iterator[str]:
+    """Why they cannot be this model's."""
+    whose, last = f"{file.path} is of {origin.hook}", n_layers if origin.place == RESIDUAL else n_layers - 1
     if origin.layer > last:
-        yield f"{whose}: expected a model with layer {origin.layer}, and {model} has 0 to {last} ({where})"
-    elif layer is not None and layer != origin.layer:
-        yield f"{whose}: found --layers {layer}, expected {origin.layer}: {where}"
+        yield f"{whose}: expected a model with layer {origin.layer}, and {model} has 0 to {last} ({_where(origin)})"
     if origin.model is not None and not _may_be(origin.model, model):
         yield (
             f"{whose} of the model {origin.model}, not of {model}; if that is the same one, name its folder, or a link "
             f"to it, {Path(origin.model).name}"
         )
+
+
+def _where(origin: Origin) -> str:
+    if origin.place == RESIDUAL:
+        return f"{origin.hook} is hidden state {origin.layer}, where 0 is what goes into block 0"
+    return f"{origin.hook} is in decoder layer {origin.layer}"
 
 
 def _may_be(theirs: str, ours: str) -> bool:
