@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+import re
 import statistics
 import sys
 import time
@@ -23,7 +25,6 @@ from common.measured_model import load
 from common.options import MODEL, add_options, parse_options
 from common.program import run_program
 
-SENTENCE = "The old lighthouse keeper walked down to the harbour and saw that the ships were gone again today"
 TOKENS = 16
 
 
@@ -65,9 +66,10 @@ def measure(arguments: argparse.Namespace) -> int:
 
 
 def _prompt(tokenizer: Any, number: int) -> str:
-    """Another beginning for each, so that nothing is remembered, in as many tokens."""
-    ids = tokenizer.encode(f"{number} {SENTENCE}", add_special_tokens=False)[:TOKENS]
-    return tokenizer.decode(ids)
+    """Words at random, others for each number: equal tokens have equal states at layer 0, which would be remembered."""
+    words = sorted(token for token in tokenizer.get_vocab() if re.fullmatch("[Ġ▁][a-z]{3,9}", token))
+    text = tokenizer.convert_tokens_to_string(random.Random(number).sample(words, 2 * TOKENS))
+    return tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)[:TOKENS])
 
 
 def ask(port: int, prompt: str, layers: str = "all") -> Times:

@@ -92,6 +92,25 @@ def drag(page, start, end) -> None:
         act()
 
 
+def touch(page, start, end, *, rest: int) -> None:
+    """A finger on the middle of one element rests for so many milliseconds, then moves to that of another and lifts."""
+    session = page.context.new_cdp_session(page)
+
+    def middle(element) -> tuple[float, float]:
+        box = element.bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def act(kind: str, *points: tuple[float, float]) -> None:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+
+    (x, y), (last_x, last_y) = middle(start), middle(end)
+    act("touchStart", (x, y))
+    page.wait_for_timeout(rest)
+    for part in (0.25, 0.5, 0.75, 1.0):
+        act("touchMove", (x + part * (last_x - x), y + part * (last_y - y)))
+    act("touchEnd")
+
+
 def words(locator) -> str:
     """The interpretation that a part of the panel shows."""
     return "".join(locator.locator(".words span:not(.silent)").all_text_contents())

@@ -123,4 +123,16 @@ def test_two_servers_of_a_host_keep_their_tokens_apart():
 
 
 def test_a_token_that_is_no_text_is_wrong(locked):
-    assert raw(locked.port, "GET /models?token=%ff%d8 HTTP/1.1", "Host: x", "Cookie: a=\xff")[0] == 401
+    assert raw(locked.port, "GET /models?token=%ff%d8 HTTP/1.1", "Host: localhost", "Cookie: a=\xff")[0] == 401
+
+
+def test_on_the_network_names_of_others_are_refused(locked, tiny):
+    """A page whose name was made to point here has no numeric address for its name."""
+    request = f"GET /models?token={locked.token} HTTP/1.1"
+    for name in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        status, text = raw(locked.port, request, f"Host: {name}")
+        assert status in (400, 403) and (status == 400 or "does not go by the name" in text)
+    for name in (f"127.0.0.1:{locked.port}", "192.0.2.7", "[2001:db8::1]:8000", "localhost", socket.gethostname()):
+        assert raw(locked.port, request, f"Host: {name}")[0] == 200
+    with Explorer(*tiny, host="0.0.0.0", names=["mine.example"]) as explorer:
+        assert raw(explorer.port, f"GET /models?token={explorer.token} HTTP/1.1", "Host: mine.example")[0] == 200

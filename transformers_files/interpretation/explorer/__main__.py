@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dtype = resolve_dtype(options.dtype, device)
         model = load_weights(outline, dtype=dtype, device=device, placement=placement)
         lenses = {Path(path).stem: Lens.load(path) for path in options.lens}
-        where = {"host": options.host, "port": options.port}
+        where = {"host": options.host, "port": options.port, "names": options.allowed_host}
         how = {name: getattr(options, name) for name in INTERPRETED}
         explorer = Explorer(model, outline.tokenizer, name=outline.name, lenses=lenses, **how, **where)
     except (ModelError, ValueError, ImportError, OSError) as error:
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lens", action="append", default=[], metavar="FILE", help="a lens of fit_lens.py beside the logit lens"
     )
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; others than %(default)s need a token")
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME", help="another name that the server goes by"
+    )
     parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
     return parser
 

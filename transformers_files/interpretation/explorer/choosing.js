@@ -1,14 +1,19 @@
-// The choice of cells: by dragging over the grid, whole tokens from its head, whole layers from its margin; with the
-// keyboard by Shift and the arrow keys, then Enter.
+// The choice of cells: by dragging over the grid (with a finger after a long press, since a quick one scrolls), whole
+// tokens from its head, whole layers from its margin; with the keyboard by Shift and the arrow keys, then Enter.
+const LONG_PRESS = 400; // milliseconds
+const STILL = 8; // pixels that a resting finger may move
+
 class Choosing {
   // `done(layers, columns)` is told what was chosen.
   constructor(board, done) {
-    Object.assign(this, { board, done, from: null, to: null });
+    Object.assign(this, { board, done, from: null, to: null, press: null });
     const { view } = board;
     view.addEventListener("pointerdown", (event) => this.#begin(event));
     view.addEventListener("pointermove", (event) => this.#extend(event));
     addEventListener("pointerup", () => this.#end());
-    addEventListener("pointercancel", () => this.#clear());
+    addEventListener("pointercancel", () => this.#cancel());
+    view.addEventListener("touchmove", (event) => { if (this.isDragging && event.cancelable) event.preventDefault(); }, { passive: false });
+    view.addEventListener("contextmenu", (event) => { if (this.isDragging) event.preventDefault(); });
     view.addEventListener("click", ({ target }) => this.#click(target));
     view.addEventListener("keydown", () => { this.before = board.grid?.cursor; }, true);
     view.addEventListener("keydown", (event) => this.#key(event));
@@ -25,13 +30,28 @@ class Choosing {
   }
 
   #begin(event) {
-    if (event.button !== 0 || event.pointerType === "touch") return; // a finger scrolls
-    this.#clear();
-    this.from = this.#placeOf(event.target);
+    if (event.button !== 0) return;
+    this.#cancel();
+    if (event.pointerType !== "touch") return this.#start(event.target);
+    const { target, clientX, clientY } = event;
+    this.press = { clientX, clientY, timer: setTimeout(() => this.#hold(target), LONG_PRESS) };
+  }
+
+  #start(target) {
+    this.from = this.#placeOf(target);
     this.isDragging = this.from !== null;
   }
 
+  #hold(target) {
+    this.press = null;
+    this.#start(target);
+    this.to = this.from;
+    this.#show();
+  }
+
   #extend(event) {
+    const { press } = this;
+    if (press && Math.hypot(event.clientX - press.clientX, event.clientY - press.clientY) > STILL) this.#cancel();
     if (!this.isDragging) return;
     const at = this.#placeOf(document.elementFromPoint(event.clientX, event.clientY));
     if (!at || (this.to === null && at.y[0] === this.from.y[0] && at.x[0] === this.from.x[0])) return;
@@ -39,7 +59,16 @@ class Choosing {
     this.#show();
   }
 
+  #cancel() {
+    clearTimeout(this.press?.timer);
+    this.press = null;
+    this.isDragging = false;
+    this.#clear();
+  }
+
   #end() {
+    clearTimeout(this.press?.timer);
+    this.press = null;
     if (!this.isDragging) return;
     this.isDragging = false;
     if (this.to) this.#choose();

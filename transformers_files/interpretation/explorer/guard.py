@@ -7,6 +7,7 @@ reach it, a token is needed besides, as with notebooks.
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Iterable
 from hashlib import sha256
@@ -35,10 +36,18 @@ class Guard:
     """Wraps the application; what is refused never reaches it."""
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str] = LOOPBACK, token: str | None = None, most_bytes: int = MOST_BYTES
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str] = LOOPBACK,
+        takes_addresses: bool = False,
+        token: str | None = None,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        """hosts: names without a port that the server goes by; none: any. token: None: none is needed."""
+        """hosts: names without a port that the server goes by. takes_addresses: whether any numeric address will do
+        besides: no page of another site has one for its name. token: None: none is needed."""
         self._app = app
+        self._takes_addresses = takes_addresses
         self._hosts = frozenset(host.lower() for host in hosts)
         self._token = token
         # Cookies go to every port of a host, where another explorer may have its own.
@@ -64,8 +73,12 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", "").lower(), headers.get("origin")
-        if self._hosts and _name_of(host) not in self._hosts:
-            return _refuse(403, f"this server does not go by the name {host!r}; use {', '.join(sorted(self._hosts))}")
+        name = _name_of(host)
+        if name not in self._hosts and not (self._takes_addresses and _is_address(name)):
+            names = ", ".join([*sorted(self._hosts), *["its numeric address"] * self._takes_addresses])
+            return _refuse(
+                403, f"this server does not go by the name {host!r}; use {names}, or start it with that name"
+            )
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}":
             return _refuse(403, f"pages of {origin!r} may not use this server")
         if scope["method"] in ("POST", "PUT", "PATCH"):
@@ -102,6 +115,14 @@ def new_token() -> str:
 
 def _is(given: str, token: str) -> bool:
     return secrets.compare_digest(given.encode(), token.encode())
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _name_of(host: str) -> str:

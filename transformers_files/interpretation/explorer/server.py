@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlencode
@@ -52,6 +52,7 @@ class Explorer:
         host: str = LOOPBACK,
         port: int = 0,
         token: str | None = None,
+        names: Sequence[str] = (),
         opening: Mapping[str, str] | None = None,
         lenses: Mapping[str, Lens] | None = None,
         reader: str | Path | None = None,
@@ -66,6 +67,7 @@ class Explorer:
             host: the address to listen at. Any other than a loopback one needs a token, and gets one.
             port: 0: a free one.
             token: what clients must show. None: none on loopback, elsewhere a new one.
+            names: more names that the server goes by, such as one of a proxy in front of it.
             opening: fields of the page's form that `url` fills in; see `opening.opening`.
             reader: a published reader that interprets, by its file, folder or hub id; see `interpret`.
             reader_adapter: a LoRA adapter that interprets.
@@ -102,7 +104,12 @@ class Explorer:
         self.scheduler = Scheduler(interpreter)
         readings = Readings(SourceModel(model, tokenizer))
         served = Served(model, tokenizer, name, interpreter, self.scheduler, readings, defaults, lenses or {})
-        app = Guard(make_application(served), hosts=NAMES if is_local else (), token=self.token)
+        app = Guard(
+            make_application(served),
+            hosts=[*NAMES, *names, *([] if is_local else (host, socket.gethostname(), socket.getfqdn()))],
+            takes_addresses=not is_local,
+            token=self.token,
+        )
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
         reached = {"0.0.0.0": LOOPBACK, "localhost": LOOPBACK, "::": "::1"}.get(host, host)

@@ -23,6 +23,7 @@ from explorer_page import (
     head,
     serve,
     slow_model,
+    touch,
     until,
     wanted,
 )
@@ -107,6 +108,18 @@ def test_dragging_over_an_empty_grid_interprets_what_was_dragged_over(open_page,
     expect_done(page, 4)
     assert (page.input_value("#layers"), page.input_value("#tokens")) == ("2:4", "1:3")
     assert set(cells_of(page)) == {(0, 0), (2, 1), (2, 2), (3, 1), (3, 2)}
+
+
+def test_a_finger_that_rests_first_chooses_and_a_quick_one_scrolls(open_page, explorer):
+    page = open_page(explorer, prompt="abcd", layers="0", tokens="0")
+    expect_done(page, 1)
+    touch(page, cell(page, 3, 1), cell(page, 0, 1), rest=0)
+    page.wait_for_timeout(300)
+    assert page.input_value("#layers") == "0"
+    assert page.locator(".grid td.selected").count() == 0
+    touch(page, cell(page, 3, 1), cell(page, 2, 2), rest=700)
+    expect_done(page, 4)
+    assert (page.input_value("#layers"), page.input_value("#tokens")) == ("2:4", "1:3")
 
 
 def test_heads_margins_and_absent_cells_can_be_clicked(open_page, explorer):
