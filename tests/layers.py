@@ -23,6 +23,7 @@ LAYERS = (
     "results",
     "runs",
     "measures",
+    "features",
     "report",
 )
 """From the lowest to the highest; the modules beside them (api, selfie, …) stand above all."""
