@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.features import add_feature_options, find_features
+from common.features import add_feature_options, draw, find_features
 from common.measured_model import load
 from common.options import MODEL, add_options, parse_options
 from common.program import REFUSED, check_files, fail, files_of_models, run_program
@@ -45,10 +45,11 @@ def score(arguments: argparse.Namespace) -> int:
     from transformers.interpretation.report.features import write_features_page
     from transformers.interpretation.results.label_files import read_labels
 
-    page = arguments.output.with_suffix(".html")
+    page, figure = (arguments.output.with_suffix(suffix) for suffix in (".html", ".png"))
     try:
         inputs = {"the corpus": arguments.corpus, "the vectors": arguments.vectors, "the labels": arguments.labels}
-        check_files({"the scores": arguments.output, "the page": page}, inputs | files_of_models(arguments.model))
+        outputs = {"the scores": arguments.output, "the page": page, "the figure": figure}
+        check_files(outputs, inputs | files_of_models(arguments.model))
         labels = read_labels(arguments.labels)
         fitted = find_features(arguments)
         loaded = load(arguments)
@@ -78,7 +79,8 @@ def score(arguments: argparse.Namespace) -> int:
     for kind in KINDS:
         row = [found.get(name) for name in (kind, f"{kind}_shuffled", f"{kind}_random")]
         print(f"{kind:>12}" + "".join(f"{'–' if one is None else str(one):>20}" for one in row))
-    print(f"{arguments.output}, {page} in {time.monotonic() - began:,.0f} s: {len(scores)} labels")
+    written = ", ".join(map(str, [arguments.output, page, *draw(figure, scores)]))
+    print(f"{written} in {time.monotonic() - began:,.0f} s: {len(scores)} labels")
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from common.measured_model import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.interpretation.features.label_scores import LabelScore
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,26 @@ def _bounds(text: str | None, n: int) -> tuple[int, int]:
     if not 0 <= start < stop <= n:
         raise ValueError(f"--rows {text}: there are {n} vectors")
     return start, stop
+
+
+def draw(path: Path, scores: Sequence[LabelScore]) -> list[Path]:
+    """Of each kind of score the features in order, beside the controls; nothing where there is no matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("detection", "generation")):
+        for name, label in (
+            (kind, "its label"),
+            (f"{kind}_shuffled", "another feature's"),
+            (f"{kind}_random", "random"),
+        ):
+            values = sorted((value for one in scores if (value := getattr(one, name)) is not None), reverse=True)
+            axes.plot([100 * (rank + 0.5) / len(values) for rank in range(len(values))], values, label=label)
+        axes.axhline(0.5, color="0.7", linewidth=0.8, zorder=0)
+        axes.set(title=kind, xlabel="% of features, best first", xlim=(0, 100), ylim=(0, 1))
+    figure.axes[0].set_ylabel("share of pairs that are right")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    return [path]

@@ -54,6 +54,7 @@ def test_the_whole_way(model, sae, options, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert "shuffled" in told and "random label" in told and "6 labels" in told
     assert [one.index for one in read_scores(tmp_path / "scores.csv")] == [2, 3, 4, 5, 6, 7]
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert 'id="feature-7"' in (tmp_path / "scores.html").read_text()
 
 

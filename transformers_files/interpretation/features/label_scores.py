@@ -94,11 +94,9 @@ def score_labels(
             f"labels of features {min(indices)} to {max(indices)}; there are 0 to {len(contexts.best) - 1}"
         )
     randoms = {index: RANDOM_LABELS[number % len(RANDOM_LABELS)] for number, index in enumerate(indices)}
-    written = {
-        text: _peaks(model, tokenizer, text, activations, layer, place)
-        for text in dict.fromkeys((*labels.values(), *randoms.values()))
-    }
-    found = []
+    texts = list(dict.fromkeys((*labels.values(), *randoms.values())))
+    written = _peaks(model, tokenizer, texts, activations, layer, place)
+    judge, found = Judge(model, tokenizer), []
     for number, index in enumerate(indices):
         other = indices[(number + len(indices) // 2) % len(indices)]
         label = labels[index]
@@ -107,9 +105,9 @@ def score_labels(
             LabelScore(
                 index,
                 label,
-                _detection(model, tokenizer, label, contexts, index),
-                _detection(model, tokenizer, label, contexts, other),
-                _detection(model, tokenizer, randoms[index], contexts, index),
+                _detection(judge, label, contexts, index),
+                _detection(judge, label, contexts, other),
+                _detection(judge, randoms[index], contexts, index),
                 _generation(written[label], others, index),
                 _generation(written[label], others, other),
                 _generation(written[randoms[index]], others, index),
@@ -126,43 +124,51 @@ def means(scores: Sequence[LabelScore]) -> dict[str, Estimate]:
     return {kind: estimate(values) for kind, values in given.items() if values}
 
 
-def _detection(model: nn.Module, tokenizer: Tokenizer, label: str, contexts: Contexts, feature: int) -> float | None:
+def _detection(judge: Judge, label: str, contexts: Contexts, feature: int) -> float | None:
     active = contexts.best[feature]
     silent = contexts.inactive(feature, max(1, len(active)))
-    judged = [likeness(model, tokenizer, label, context) for context in (*active, *silent)]
+    judged = [judge.likeness(label, context) for context in (*active, *silent)]
     return roc_area(judged, [True] * len(active) + [False] * len(silent))
 
 
-@torch.no_grad()
-def likeness(model: nn.Module, tokenizer: Tokenizer, label: str, context: Context) -> float:
-    """How much more probable a text is behind the label than behind nothing, in nats per token."""
-    ids = list(context.token_ids)
-    return (
-        _log_probability(model, encode_prompt(tokenizer, f"{label}:", raw=True), ids)
-        - _log_probability(model, encode_prompt(tokenizer, ":", raw=True), ids)
-    ) / len(ids)
+class Judge:
+    """The model as the judge of texts: how much more probable a label makes them."""
 
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._bare: dict[tuple[int, ...], float] = {}
+        """Of texts behind no label, which are judged again and again."""
 
-def _log_probability(model: nn.Module, prompt: Sequence[int], ids: Sequence[int]) -> float:
-    text = torch.tensor([[*prompt, *ids]], device=input_device(model))
-    logits = model(input_ids=text, use_cache=False, return_dict=True).logits[0, len(prompt) - 1 : -1]
-    return float(logits.float().log_softmax(-1).gather(1, text[0, len(prompt) :, None]).sum())
+    def likeness(self, label: str, context: Context) -> float:
+        """In nats per token."""
+        ids = context.token_ids
+        if ids not in self._bare:
+            self._bare[ids] = self._log_probability("", ids)
+        return (self._log_probability(label, ids) - self._bare[ids]) / len(ids)
+
+    @torch.no_grad()
+    def _log_probability(self, label: str, ids: Sequence[int]) -> float:
+        prompt = encode_prompt(self._tokenizer, f"{label}:", raw=True)
+        text = torch.tensor([[*prompt, *ids]], device=input_device(self._model))
+        logits = self._model(input_ids=text, use_cache=False, return_dict=True).logits[0, len(prompt) - 1 : -1]
+        return float(logits.float().log_softmax(-1).gather(1, text[0, len(prompt) :, None]).sum())
 
 
 def _peaks(
-    model: nn.Module, tokenizer: Tokenizer, label: str, activations: Activations, layer: int, place: str
-) -> Tensor:
-    """The largest activations `[texts, features]` within each text that the model writes for a label."""
-    prompts = [encode_prompt(tokenizer, opening.format(label), raw=True) for opening in WRITTEN]
+    model: nn.Module, tokenizer: Tokenizer, labels: Sequence[str], activations: Activations, layer: int, place: str
+) -> dict[str, Tensor]:
+    """By label the largest activations `[texts, features]` within each text that the model writes for it."""
+    prompts = [encode_prompt(tokenizer, opening.format(label), raw=True) for label in labels for opening in WRITTEN]
     texts = continuations(model, prompts, WRITTEN_TOKENS)
     # Read by themselves: behind the label the model would still think of it.
     bare = [encode_prompt(tokenizer, text_of(tokenizer, ids).strip() or ".", raw=True) for ids in texts]
-    return torch.stack(
+    peaks = torch.stack(
         [
             activations(capture(model, torch.tensor([ids]), [layer], _behind_the_first(ids), place)[0].float()).amax(0)
             for ids in bare
         ]
     )
+    return dict(zip(labels, peaks.split(len(WRITTEN))))
 
 
 def _behind_the_first(ids: Sequence[int]) -> list[int]:
