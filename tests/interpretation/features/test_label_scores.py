@@ -58,7 +58,7 @@ def test_likeness_is_what_the_label_adds_to_each_token(model):
         return sum(float(shares[place - 1, ids[place]]) for place in range(first, len(ids)))
 
     expected = (log_probability("a dog:") - log_probability(":")) / len(context.token_ids)
-    assert Judge(model, TOKENIZER).likeness("a dog", context) == pytest.approx(expected, abs=1e-4)
+    assert Judge(model, TOKENIZER).likeness("a dog", [context])[0] == pytest.approx(expected, abs=1e-4)
 
 
 @torch.no_grad()
@@ -83,8 +83,8 @@ def test_scores_against_loops(model):
     for number, (feature, label) in enumerate(labels.items()):
         others = [value for other in labels.values() if other != label for value in peaks(other, feature)]
         assert scores[number].generation == pytest.approx(wins(peaks(label, feature), others))
-        active = [judge.likeness(label, one) for one in contexts.best[feature]]
-        silent = [judge.likeness(label, one) for one in contexts.inactive(feature, len(active))]
+        active = [judge.likeness(label, [one])[0] for one in contexts.best[feature]]
+        silent = [judge.likeness(label, [one])[0] for one in contexts.inactive(feature, len(active))]
         expected = wins(active, silent)
         assert scores[number].detection == (expected if expected is None else pytest.approx(expected))
     other = list(labels)[1]  # of the first, half the labels on
@@ -100,7 +100,7 @@ def test_a_label_of_its_own_sort_is_better_on_a_real_model(embedded_model, embed
     judge = Judge(embedded_model, embedded_tokenizer)
 
     def judged(label, text):
-        return judge.likeness(label, Context(1.0, texts[text], 0))
+        return judge.likeness(label, [Context(1.0, texts[text], 0)])[0]
 
     assert judged("cooking and food", food) - judged("cooking and food", sky) > 0.1
     assert judged("planets of the sun", sky) - judged("planets of the sun", food) > 0.1

@@ -127,7 +127,7 @@ def means(scores: Sequence[LabelScore]) -> dict[str, Estimate]:
 def _detection(judge: Judge, label: str, contexts: Contexts, feature: int) -> float | None:
     active = contexts.best[feature]
     silent = contexts.inactive(feature, max(1, len(active)))
-    judged = [judge.likeness(label, context) for context in (*active, *silent)]
+    judged = judge.likeness(label, (*active, *silent))
     return roc_area(judged, [True] * len(active) + [False] * len(silent))
 
 
@@ -139,19 +139,23 @@ class Judge:
         self._bare: dict[tuple[int, ...], float] = {}
         """Of texts behind no label, which are judged again and again."""
 
-    def likeness(self, label: str, context: Context) -> float:
-        """In nats per token."""
-        ids = context.token_ids
-        if ids not in self._bare:
-            self._bare[ids] = self._log_probability("", ids)
-        return (self._log_probability(label, ids) - self._bare[ids]) / len(ids)
+    def likeness(self, label: str, contexts: Sequence[Context]) -> list[float]:
+        """Of each text, in nats per token."""
+        texts = [context.token_ids for context in contexts]
+        if new := [ids for ids in dict.fromkeys(texts) if ids not in self._bare]:
+            self._bare |= zip(new, self._log_probabilities("", new))
+        behind = self._log_probabilities(label, texts) if texts else []
+        return [(with_label - self._bare[ids]) / len(ids) for with_label, ids in zip(behind, texts)]
 
     @torch.no_grad()
-    def _log_probability(self, label: str, ids: Sequence[int]) -> float:
+    def _log_probabilities(self, label: str, texts: Sequence[tuple[int, ...]]) -> list[float]:
+        """Shorter texts are filled up behind, which nothing before can see."""
         prompt = encode_prompt(self._tokenizer, f"{label}:", raw=True)
-        text = torch.tensor([[*prompt, *ids]], device=input_device(self._model))
-        logits = self._model(input_ids=text, use_cache=False, return_dict=True).logits[0, len(prompt) - 1 : -1]
-        return float(logits.float().log_softmax(-1).gather(1, text[0, len(prompt) :, None]).sum())
+        longest, device = max(map(len, texts)), input_device(self._model)
+        rows = torch.tensor([[*prompt, *ids, *[0] * (longest - len(ids))] for ids in texts], device=device)
+        logits = self._model(input_ids=rows, use_cache=False, return_dict=True).logits[:, len(prompt) - 1 : -1]
+        shares = logits.float().log_softmax(-1).gather(2, rows[:, len(prompt) :, None])[..., 0]
+        return [float(row[: len(ids)].sum()) for row, ids in zip(shares, texts)]
 
 
 def _peaks(
