@@ -105,32 +105,6 @@ def test_keys_for_retrieving_are_carried_along():
     assert plan([row(retrieve_layer=3, retrieve_anything=None)]).layers[1].rows.tolist() == [0]
 
 
-@pytest.mark.parametrize(
-    ("locations", "selected"),
-    [
-        (slice(2, 5), [2, 3, 4]),
-        (slice(-2, None), [4, 5]),
-        ([0, slice(None, None, -3)], [0, 5, 2]),
-        (slice(4, 400), [4, 5]),
-    ],
-)
-def test_slices_select_columns_of_the_prompt(locations, selected):
-    gathered = plan([row(layers={1: (locations, vectors(len(selected)))})])
-    assert gathered.layers[1].positions.tolist() == selected
-
-
-@pytest.mark.parametrize("shape", [(HIDDEN,), (1, HIDDEN), (1, 1, HIDDEN), (3, HIDDEN), (1, 3, HIDDEN)])
-def test_one_vector_goes_into_every_location_and_several_into_one_each(shape):
-    embedding = torch.arange(float(HIDDEN * (3 if 3 in shape else 1))).reshape(shape)
-    found = plan([row(layers={1: ([2, 0, 5], embedding)})]).layers[1].vectors
-    assert torch.equal(found, embedding.expand(1, 3, HIDDEN)[0])
-
-
-def test_a_key_of_ones_own_is_ignored_with_a_warning():
-    with pytest.warns(UserWarning, match="insert_info: key 'colour' is ignored; known are layers"):
-        assert plan([row(colour=1)]).layers[1].rows.tolist() == [0]
-
-
 def test_negative_positions_count_from_the_prompts_end_cached_columns_included():
     assert plan([row(layers={1: ([-1], vectors())})], prompt_length=9, cached_length=4).layers[
         1
