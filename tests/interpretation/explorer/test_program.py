@@ -58,6 +58,7 @@ def test_missing_packages_are_named_before_a_model_is_loaded(capsys, monkeypatch
         (["--lens", "nowhere.safetensors"], "nowhere.safetensors is no lens"),
         (["--reader", "./nowhere"], "reader ./nowhere: there is no such file or folder"),
         (["--reader-adapter", "./nowhere"], "adapter ./nowhere: there is no such folder"),
+        (["--mapping", "nowhere.safetensors"], "mapping nowhere.safetensors"),
         (["--layers", "99"], "99 is out of range"),
         (["--device", "nowhere"], "device nowhere"),
     ],

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from explorer_client import Client
 from reader_files import SELFIE_MARK, write_lora, write_selfie_adapter
 from tiny_folder import write_tiny_folder
 from tiny_models import tiny_model
 from tiny_tokenizer import tiny_tokenizer
-from transformers.interpretation import InterpretationPromptSpec, interpret, interpret_vectors
+from transformers.interpretation import AffineMap, InterpretationPromptSpec, interpret, interpret_vectors
 from transformers.interpretation.explorer import Explorer
 from transformers.interpretation.report.page import cell_data
 from transformers.interpretation.results.calibration import BUILT_IN_CALIBRATION
+from transformers.interpretation.translator import load_maps, save_maps
 
 ASKED = {"prompt": "ab cd ef", "raw": True, "max_new_tokens": 4}
 
@@ -104,6 +106,61 @@ def test_scores_are_the_readers(reading, tmp_path):
     assert as_cells(asked_of(*reading, **options)) == [cell]
     assert f"reader_adapter={str(adapter)!r}" in program
     assert score["tokens"][0]["probability"] == pytest.approx(cell[5][0] / 1000, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """By source layer, for two of them."""
+    path = tmp_path_factory.mktemp("maps") / "maps.safetensors"
+    generator = torch.Generator().manual_seed(2)
+    save_maps({layer: AffineMap(torch.randn(32, 32, generator=generator), torch.ones(32)) for layer in (1, 3)}, path)
+    return path
+
+
+def test_embeddings_go_through_maps(reading, maps):
+    """Its layers are those that have a map; others are refused by name, also where all are asked for."""
+    asked = {**ASKED, "interpretation_prompt": {"text": "x: _ is"}}
+    prompt = InterpretationPromptSpec("custom", text="x: _ is")
+    options = {**asked, "interpretation_prompt": prompt, "layers": "1,3", "mapping": load_maps(maps)}
+    expected = as_cells(asked_of(*reading, **options))
+    with Explorer(*reading, mapping=maps) as explorer:
+        client = Client(explorer.url)
+        about = client.get("models")[1]
+        assert (
+            about["defaults"]["layers"] == "1,3" and about["reader"] == f"the model itself, through the maps of {maps}"
+        )
+        assert sorted(client.cells(asked, "interpret")) == expected
+        status, refused = client.post("interpret", {**asked, "layers": "all"})
+    assert expected != as_cells(asked_of(*reading, **{**options, "mapping": None}))
+    assert status == 422 and "has no maps for layers [0, 2, 4], only for [1, 3]" in refused["detail"]
+
+
+@pytest.mark.parametrize("kind", ["by layer", "one", "none"])
+def test_the_lines_of_python_say_the_mapping_and_the_layers(reading, maps, tmp_path, kind):
+    model, tokenizer = reading
+    write_tiny_folder(tmp_path, model=model)
+    tokenizer.save_pretrained(tmp_path)
+    one = tmp_path / "one.safetensors"
+    load_maps(maps)[1].save(one)
+    path = {"by layer": maps, "one": one, "none": None}[kind]
+    asked = {**ASKED, "interpretation_prompt": {"text": "x: _ is"}, "tokens": "last"}
+    with Explorer(model, tokenizer, name=str(tmp_path), mapping=path, layers="3") as explorer:
+        client = Client(explorer.url)
+        expected = sorted(client.cells(asked, "interpret"))
+        program = client.post("table", {**asked, "format": "python"})[1].decode()
+    found: dict = {}
+    exec(program, found)
+    assert as_cells(found["results"]) == expected
+
+
+def test_a_mapping_that_does_not_fit_is_refused(reading, maps, tmp_path):
+    with pytest.raises(ValueError, match=r"has no maps for layers \[2\], only for \[1, 3\]"):
+        Explorer(*reading, mapping=maps, layers="2")
+    save_maps({1: AffineMap(torch.eye(8), torch.zeros(8))}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="it is for another model"):
+        Explorer(*reading, mapping=tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="the reader sets reader_adapter and mapping: leave them out"):
+        Explorer(*reading, reader="a", reader_adapter="b", mapping=maps)
 
 
 def test_a_reader_that_does_not_fit_is_refused_before_anything_is_served(reading, tmp_path):

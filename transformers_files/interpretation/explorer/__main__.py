@@ -17,7 +17,7 @@ from ..runs.request import RunRequest
 from .server import LOOPBACK, Explorer, check_packages
 
 MODEL = ("model", "dtype", "device", "device_map", "max_memory", "trust_remote_code")
-INTERPRETED = ("reader", "reader_adapter", "layers")
+INTERPRETED = ("reader", "reader_adapter", "mapping", "layers")
 """Options of the main program, about the model and about what it says."""
 
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from ..engine.settings import DEFAULT_PROMPT, DEFAULTS
 from ..mapping.affine import AnyMap
+from ..mapping.checkpoint import MapsFile
 from ..models.adapters import Adapter
 from ..models.tokenizer import Tokenizer
+from ..prompts.index_selection import ALL
 from ..prompts.interpretation_prompt import BUILT_IN, InterpretationPromptSpec
 from ..readers.reader import Reader
 
@@ -34,16 +36,24 @@ class Defaults:
 
     settings: Mapping[str, Any] = field(default_factory=lambda: SETTINGS)
     """Of the fields that a client leaves out."""
-    layers: str = "all"
+    layers: str = ALL
     prompts: Mapping[str, InterpretationPromptSpec] = field(default_factory=lambda: BUILT_IN)
     """Interpretation prompts that a client may name."""
     mapping: AnyMap = None
     """What embeddings go through first, whatever a client says."""
+    maps: MapsFile | None = None
+    """The file of the mapping, where it is one of the user's."""
     adapter: Adapter | None = None
     """On while the model interprets, off while it reads."""
     reader: Reader | None = None
     reader_name: str = ""
     """As `find_reader` takes it."""
+
+    @classmethod
+    def of_maps(cls, maps: MapsFile | None, adapter: Adapter | None, layers: str | None = None) -> Defaults:
+        """The package's settings, with maps and an adapter where there are some. layers: None: those of the maps."""
+        own = layers or (ALL if maps is None else maps.layers)
+        return cls(layers=own, mapping=None if maps is None else maps.maps, maps=maps, adapter=adapter)
 
     @classmethod
     def of_reader(
@@ -75,7 +85,8 @@ class Defaults:
         """Who interprets, for people; None: the model itself."""
         if self.reader is not None:
             return self.reader.description
-        return None if self.adapter is None else f"the adapter {self.adapter.name}"
+        who = None if self.adapter is None else f"the adapter {self.adapter.name}"
+        return who if self.maps is None else f"{who or 'the model itself'}, through the maps of {self.maps.path}"
 
     @property
     def prompt_names(self) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..mapping.affine import AffineMap
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
 from ..report.page import page
 from ..results.csv_table import csv_header, csv_rows
@@ -62,7 +63,7 @@ def _page(answer: Answer) -> bytes:
 def _python(answer: Answer) -> bytes:
     """The call of `interpret` that gives the query's cells."""
     defaults = answer.defaults
-    usual = {**defaults.settings, "layers": defaults.layers}
+    usual = dict(defaults.settings) if defaults.reader is None else {**defaults.settings, "layers": defaults.layers}
     chosen = {
         name: value
         for name, value in answer.query.model_dump().items()
@@ -83,7 +84,13 @@ def _python(answer: Answer) -> bytes:
         chosen["interpretation_prompt"] = _Code(f"InterpretationPromptSpec({arguments})")
     if defaults.reader is not None:
         return _program(answer, imports, prompt, _with_reader(answer, chosen), READER_IMPORT)
-    return _program(answer, imports, prompt, "".join(f",\n    {name}={value!r}" for name, value in chosen.items()))
+    more = ""
+    if defaults.maps is not None:
+        load, more = ("AffineMap.load", "") if isinstance(defaults.mapping, AffineMap) else ("load_maps", MAPS_IMPORT)
+        imports += [] if more else ["AffineMap"]
+        chosen["mapping"] = _Code(f"{load}({str(defaults.maps.path)!r})")
+    arguments = "".join(f",\n    {name}={value!r}" for name, value in chosen.items())
+    return _program(answer, imports, prompt, arguments, more)
 
 
 def _with_reader(answer: Answer, chosen: dict[str, Any]) -> str:
@@ -108,6 +115,7 @@ def _program(answer: Answer, imports: list[str], prompt: str, arguments: str, mo
     ).encode()
 
 
+MAPS_IMPORT = "from transformers.interpretation.translator import load_maps\n"
 READER_IMPORT = "from transformers.interpretation.readers.formats import find_reader\n"
 
 

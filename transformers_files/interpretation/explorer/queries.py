@@ -147,7 +147,7 @@ class CellsQuery(SettingsQuery):
         """
         layers = selection("layers", self.layers)
         own = (defaults or Defaults()).for_layers(layers.text, source.model, source.tokenizer)
-        return plan_job(
+        job = plan_job(
             interpreter,
             source.tokenizer,
             [Example(name="example_1", prompt=self.prompt, raw=self.raw, minus=self.minus)],
@@ -161,6 +161,9 @@ class CellsQuery(SettingsQuery):
             source_model=source,
             read=read,
         )
+        if own.maps is not None:
+            own.maps.check_layers(job.plan.layers)
+        return job
 
 
 class CompareQuery(CellsQuery):

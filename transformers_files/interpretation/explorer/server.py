@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 
 from torch import nn
 
+from ..mapping.checkpoint import MapsFile, check_spaces
 from ..mapping.lenses import Lens
 from ..models.adapters import Adapter
 from ..models.layer_inputs import check_evaluation_mode
 from ..models.tokenizer import Tokenizer
-from ..prompts.index_selection import ALL, Selection
+from ..prompts.index_selection import Selection
 from ..readers.formats import find_reader
 from ..runs.limits import Limits
 from ..runs.source_model import SourceModel
@@ -57,6 +58,7 @@ class Explorer:
         lenses: Mapping[str, Lens] | None = None,
         reader: str | Path | None = None,
         reader_adapter: str | Path | None = None,
+        mapping: str | Path | None = None,
         layers: str | None = None,
     ) -> None:
         """Start serving.
@@ -71,14 +73,15 @@ class Explorer:
             opening: fields of the page's form that `url` fills in; see `opening.opening`.
             reader: a published reader that interprets, by its file, folder or hub id; see `interpret`.
             reader_adapter: a LoRA adapter that interprets.
+            mapping: a file of maps by source layer, or of one affine map: embeddings go through theirs first.
             layers: what requests that do not say get, and the page at first. None: those that the reader was trained
-                on, else all.
+                on, or those of the mapping, else all.
             lenses: fitted ones, by the names that clients give, beside the logit lens; see `mapping.lenses`.
 
         Raises:
             MissingPackageError: fastapi or uvicorn is not installed.
-            ValueError: the model is in training mode, a lens is another model's, a reader does not fit, or the port is
-                none.
+            ValueError: the model is in training mode, a lens is another model's, a reader or a mapping does not fit, or
+                the port is none.
             OSError: the port is taken, or the address is not one of this machine.
         """
         check_packages()
@@ -93,7 +96,7 @@ class Explorer:
         check_evaluation_mode(model)
         for lens in (lenses or {}).values():
             lens.check(model)
-        defaults = _defaults(model, tokenizer, reader, reader_adapter, layers)
+        defaults = _defaults(model, tokenizer, reader, reader_adapter, mapping, layers)
         interpreter = model if defaults.adapter is None else defaults.adapter.on(model)
         is_local = host in (LOOPBACK, "localhost", "::1")
         self._socket = _listening(host, port)  # first: nothing is left behind where that fails
@@ -173,16 +176,30 @@ def _defaults(
     tokenizer: Tokenizer,
     reader: str | Path | None,
     reader_adapter: str | Path | None,
+    mapping: str | Path | None,
     layers: str | None,
 ) -> Defaults:
     """Raises ValueError."""
-    Selection.of(layers).resolve(Limits.of(model).n_layers + 1)
-    if reader is None:
-        adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
-        return Defaults(adapter=adapter, layers=layers or ALL)
-    if reader_adapter is not None:
-        raise ValueError("the reader sets reader_adapter: leave it out")
-    return Defaults.of_reader(find_reader(reader), str(reader), model, tokenizer, layers)
+    n_layers = Limits.of(model).n_layers
+    chosen = Selection.of(layers).resolve(n_layers + 1)
+    if reader is not None:
+        doubled = [
+            name for name, given in (("reader_adapter", reader_adapter), ("mapping", mapping)) if given is not None
+        ]
+        if doubled:
+            raise ValueError(
+                f"the reader sets {' and '.join(doubled)}: leave {'it' if len(doubled) == 1 else 'them'} out"
+            )
+        return Defaults.of_reader(find_reader(reader), str(reader), model, tokenizer, layers)
+    maps = None if mapping is None else MapsFile.read(Path(mapping))
+    if maps is not None:
+        hidden = model.get_input_embeddings().weight.shape[-1]
+        check_spaces(maps, n_layers=n_layers, source_hidden=hidden, hidden=hidden)
+        maps.check_model(model)
+        if layers is not None:
+            maps.check_layers(chosen)
+    adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
+    return Defaults.of_maps(maps, adapter, layers)
 
 
 def _listening(host: str, port: int) -> socket.socket:
