@@ -1,6 +1,6 @@
 """How soon the live page shows its first cells, and all of them: a prompt of 16 tokens, every layer, default settings.
 
-    python scripts/benchmark_explorer.py                        # the embedded model, one client and then two at once
+    python scripts/benchmark_explorer.py                        # the embedded model, one client, then two
     python scripts/benchmark_explorer.py --model meta-llama/Llama-3.1-8B-Instruct --clients 8
 
 A client is a program that reads the stream of cells over a connection, as the page does.
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import count
 from typing import Any
 
 from common.measured_model import load
@@ -46,7 +47,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, *MODEL)
     parser.add_argument("--clients", type=int, default=2, help="at once (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of one client (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of each (default: %(default)s)")
     return parse_options(parser, argv)
 
 
@@ -57,12 +58,19 @@ def measure(arguments: argparse.Namespace) -> int:
     loaded = load(arguments)
     with Explorer(loaded.model, loaded.tokenizer, name=loaded.name) as explorer:
         ask(explorer.port, _prompt(loaded.tokenizer, 0), layers="0")  # whatever is done once is done
-        alone = [ask(explorer.port, _prompt(loaded.tokenizer, number)) for number in range(1, arguments.repeats + 1)]
-        _tell("one client", alone)
-        prompts = [_prompt(loaded.tokenizer, 100 + number) for number in range(arguments.clients)]
-        with ThreadPoolExecutor(len(prompts)) as threads:
-            _tell(f"{len(prompts)} at once", list(threads.map(lambda prompt: ask(explorer.port, prompt), prompts)))
+        numbers = count(1)
+        for clients in dict.fromkeys((1, arguments.clients)):
+            _tell(
+                clients, [_round(explorer.port, loaded.tokenizer, clients, numbers) for _ in range(arguments.repeats)]
+            )
     return 0
+
+
+def _round(port: int, tokenizer: Any, clients: int, numbers: Iterator[int]) -> list[Times]:
+    """Clients that ask at the same time, each for a prompt that nobody has asked for."""
+    prompts = [_prompt(tokenizer, next(numbers)) for _ in range(clients)]
+    with ThreadPoolExecutor(clients) as threads:
+        return list(threads.map(lambda prompt: ask(port, prompt), prompts))
 
 
 def _prompt(tokenizer: Any, number: int) -> str:
@@ -94,10 +102,14 @@ def _cells(lines: Any) -> Iterator[dict[str, Any]]:
             yield json.loads(value)
 
 
-def _tell(who: str, times: Sequence[Times]) -> None:
-    first, last = (statistics.median(getattr(one, name) for one in times) for name in ("first", "last"))
-    rate = sum(one.cells for one in times) / (sum if who == "one client" else max)(one.last for one in times)
-    print(f"{who}: first cells after {first:.2f} s, all {times[0].cells} after {last:.1f} s; {rate:.0f} cells/s")
+def _tell(clients: int, rounds: Sequence[Sequence[Times]]) -> None:
+    """Medians over the rounds, each of which is as slow as its slowest client."""
+    first, last = (
+        statistics.median(max(getattr(one, name) for one in times) for times in rounds) for name in ("first", "last")
+    )
+    rate = statistics.median(sum(one.cells for one in times) / max(one.last for one in times) for times in rounds)
+    who = "one client" if clients == 1 else f"{clients} clients at once, the slowest of them"
+    print(f"{who}: first cells after {first:.2f} s, all {rounds[0][0].cells} after {last:.1f} s; {rate:.0f} cells/s")
 
 
 if __name__ == "__main__":

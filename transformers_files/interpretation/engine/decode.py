@@ -152,7 +152,7 @@ def _interpret_cells(
     shared = read_shared_part(model, prompt)
 
     def decode(batch: Sequence[Cell]) -> list[_Continuation]:
-        with row_selection() as select_rows:
+        with row_selection(model) as select_rows:
             return _decode(model, prompt, batch, settings, shared, select_rows)
 
     generated = in_batches(decode, list(distinct.values()), batch_size)

@@ -9,6 +9,10 @@ from transformers.interpretation.engine.kernels import linear
 from transformers.interpretation.engine.kernels.linear import one_dnn_linear
 
 
+class OfAnotherClass(torch.Tensor):
+    """As quantised weights are."""
+
+
 @pytest.fixture
 def on_amd(monkeypatch):
     monkeypatch.setattr(linear, "_is_faster", lambda: True)
@@ -39,6 +43,7 @@ def test_what_is_left_to_torch(on_amd, monkeypatch):
     assert one_dnn_linear(given.double(), weight.double()) is NotImplemented
     assert one_dnn_linear(given.to("meta"), weight.to("meta")) is NotImplemented
     assert one_dnn_linear(given[:0], weight) is NotImplemented
+    assert one_dnn_linear(given, weight.as_subclass(OfAnotherClass)) is NotImplemented
     with torch.enable_grad():
         assert one_dnn_linear(given, weight) is NotImplemented
     monkeypatch.setattr(linear, "_is_faster", lambda: False)

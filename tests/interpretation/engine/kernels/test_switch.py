@@ -37,11 +37,11 @@ def test_texts_are_the_same_and_probabilities_to_rounding(family, monkeypatch):
 def test_the_switch_leaves_every_function_as_torch_has_it(monkeypatch):
     overrides = []
     monkeypatch.setattr(switch, "FunctionOverrides", lambda answers: overrides.append(answers) or torch.no_grad())
-    with switch.row_selection() as selected:
+    with switch.row_selection(torch.nn.Linear(1, 1)) as selected:
         assert overrides and selected is not switch.select_rows
     monkeypatch.setenv(switch.VARIABLE, "0")
     overrides.clear()
-    with switch.row_selection() as selected:
+    with switch.row_selection(torch.nn.Linear(1, 1)) as selected:
         assert not overrides and selected is switch.select_rows
 
 

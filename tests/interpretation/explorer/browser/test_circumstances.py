@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 from explorer_page import (
@@ -259,3 +260,30 @@ def test_progress_is_told_to_those_who_listen(open_page, explorer):
         "all => all.filter(one => !one.labels.length && !one.ariaLabel).map(one => one.id)"
     )
     assert nameless == []
+
+
+def test_whatever_can_be_operated_has_a_name(open_page, explorer):
+    """As Chromium tells assistive software, with a cell chosen and every part of the page opened."""
+    page = open_page(explorer, prompt="abcd")
+    expect_done(page, 25)
+    cell(page, 3, 0).click()
+    expect(page.locator("#detail h2")).to_contain_text("layer 3 · token 0")
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    operated = [node for node in tree if not node["ignored"] and node["role"]["value"] in OPERATED]
+    assert {node["role"]["value"] for node in operated} >= {"button", "textbox", "slider", "combobox"}
+    assert [node for node in operated if not node.get("name", {}).get("value", "").strip()] == []
+
+
+OPERATED = ("button", "textbox", "slider", "spinbutton", "combobox", "checkbox", "link", "DisclosureTriangle")
+"""Roles."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_are_those_that_the_reader_prefers(open_page, explorer, scheme):
+    page = open_page(explorer, prompt="ab")
+    expect_done(page, 15)
+    page.emulate_media(color_scheme=scheme)
+    colours = page.evaluate("['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])")
+    text, ground = (sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in colours)
+    assert (text > ground) == (scheme == "dark")

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_PLAIN = (Tensor, nn.Parameter, type(None))
+"""Quantised weights are tensors of other classes, which say that they are float32 and multiply in their own way."""
 
 
 def one_dnn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """FunctionOverrides `torch.nn.functional.linear` for `[..., in]` and `[out, in]` in float32, without gradients."""
     one = input.dtype == weight.dtype == torch.float32 and input.device.type == weight.device.type == "cpu"
-    if not one or torch.is_grad_enabled() or not input.numel() or not _is_faster():
+    plain = all(type(tensor) in _PLAIN for tensor in (input, weight, bias))
+    if not one or not plain or torch.is_grad_enabled() or not input.numel() or not _is_faster():
         return NotImplemented
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ...models.kv_cache import select_rows
@@ -35,10 +36,23 @@ def are_used() -> bool:
     return given == "1"
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `torch.compile` or `module.compile` was called on a model, a module in it, or a module's forward."""
+    return any(
+        getattr(module, "_compiled_call_impl", None) is not None  # since torch 2.2
+        or hasattr(module, "_orig_mod")
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+
+
 @contextmanager
-def row_selection() -> Iterator[SelectRows]:
-    """How a decode loop selects rows of its cache; within, torch's functions are answered by the kernels."""
-    if not are_used():
+def row_selection(model: nn.Module) -> Iterator[SelectRows]:
+    """How a decode loop selects rows of its cache; within, torch's functions are answered by the kernels.
+
+    Not in a model of which a part is compiled: the compiler would trace the kernels in place of what they answer.
+    """
+    if not are_used() or is_compiled(model):
         yield select_rows
         return
     memory = GrowingBuffers()
