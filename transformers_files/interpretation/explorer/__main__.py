@@ -40,12 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ModelError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stops: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        """Note it; a second one interrupts."""
+        signal.signal(number, signal.default_int_handler)
+        stops.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     print(f"{outline.name} is explored at {explorer.url}  (Ctrl-C stops)", flush=True)
     try:
-        explorer.wait()
-    except KeyboardInterrupt:
-        pass
+        explorer.wait(until=lambda: bool(stops))
     finally:
         explorer.close()
     return 0

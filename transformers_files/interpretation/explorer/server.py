@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlencode
@@ -135,11 +136,12 @@ class Explorer:
         finally:
             self._has_ended.set()
 
-    def wait(self) -> None:
-        """Until the server ends."""
-        # Not by joining the thread: Python takes one for ended when an interrupt comes in the middle of that.
-        while not self._has_ended.wait(0.5):  # so that Ctrl-C is seen
-            pass
+    def wait(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Block until the server ends or `until()` is true."""
+        # Polled: an interrupt that comes just as a lock is taken can leave it taken, and one that comes in the middle
+        # of joining a thread has Python take the thread for ended.
+        while not (self._has_ended.is_set() or until()):
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Stop serving; what is being computed is given up."""
