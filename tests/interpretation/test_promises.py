@@ -13,12 +13,20 @@ import pytest
 import torch
 from tiny_models import tiny_model
 from tiny_tokenizer import VOCABULARY, tiny_tokenizer
-from transformers.interpretation import InterpretationPrompt, interpret, interpret_vectors
-from transformers.interpretation.models.activations import capture
+from transformers.interpretation import (
+    InterpretationPrompt,
+    capture,
+    fit_affine,
+    interpret,
+    interpret_vectors,
+    sweep_layers,
+)
+from transformers.interpretation.prompts.examples import Example
 
 TOKENIZER = tiny_tokenizer()
 PROMPT = InterpretationPrompt.from_text(TOKENIZER, "ab: _ _ is", name="short")
 IDS = torch.tensor([[5, 9, 17, 33]])
+TEXTS = ["ab cd", "Hello"]
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +131,34 @@ def test_under_autocast_the_engine_is_generate_under_autocast(model):
     assert not torch.equal(logits.float(), plain.float())  # autocast was on
     assert list(record.interpretation) == generated[0, ids.shape[1] :].tolist()
     assert record.interpretation_prob[0] == pytest.approx(float(logits[0, -1].float().softmax(-1).max()), rel=0.05)
+
+
+@pytest.fixture
+def default_device():
+    """Set one: `meta` holds no numbers, so whatever is made there by mistake shows."""
+    yield torch.set_default_device
+    torch.set_default_device("cpu")
+
+
+def test_a_default_device_of_torch_changes_nothing(model, default_device):
+    vectors = torch.randn(2, model.config.hidden_size)
+    vector_options = {"interpretation_prompt": PROMPT, "max_new_tokens": 3, "strength": "auto"}
+    swept = {"layers": "1,2", "insert_layers": "0,1", "interpretation_prompt": PROMPT, "max_new_tokens": 2}
+    info = {1: ([-1], vectors[0]), "replacing_mode": "norm_matched", "overlay_strength": 0.5}
+
+    def everything():
+        return {
+            "interpret": interpreted(model),
+            "interpret_vectors": list(interpret_vectors(model, TOKENIZER, vectors, **vector_options)),
+            "samples": list(interpret_vectors(model, TOKENIZER, vectors, samples=2, interpretation_prompt=PROMPT)),
+            "capture": capture(model, IDS, [1, 2], [0, 3]).tolist(),
+            "fit_affine": fit_affine(
+                model, TOKENIZER, TEXTS, source_layer=2, target_layer=1, ridge=0.1
+            ).weight.tolist(),
+            "sweep_layers": list(sweep_layers(model, TOKENIZER, [Example("1", TEXTS[0])], **swept)),
+            "forward_interpret": model.forward_interpret(input_ids=IDS, insert_info=[info]).logits.tolist(),
+        }
+
+    quiet = everything()
+    default_device("meta")
+    assert everything() == quiet

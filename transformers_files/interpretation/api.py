@@ -24,6 +24,7 @@ from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap
 from .models.adapters import Adapter
+from .models.default_device import cpu_by_default
 from .models.families import RESIDUAL
 from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     Indices = str | int | slice | Sequence[int | range | str] | None
 
 
+@cpu_by_default
 def interpret(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -164,6 +166,7 @@ def interpret(
     return Interpretations(_shown(job.all_records(), job.plan.n_cells, progress))
 
 
+@cpu_by_default
 def interpret_vectors(
     model: nn.Module,
     tokenizer: Tokenizer,

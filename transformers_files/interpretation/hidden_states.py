@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .models import activations
+from .models.default_device import cpu_by_default
 from .models.families import RESIDUAL, decoder_layers
 from .prompts.index_selection import Segment, Selection
 
 Choice = str | int | slice | Sequence[int | range | str] | None
 
 
+@cpu_by_default
 def capture(
     model: nn.Module,
     input_ids: Tensor,

@@ -13,6 +13,7 @@ from torch import nn
 from .engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
 from .interpretations import Interpretations
 from .mapping.affine import AnyMap
+from .models.default_device import cpu_by_default
 from .models.tokenizer import Tokenizer
 from .prompts.examples import Example
 from .prompts.index_selection import Selection
@@ -24,6 +25,7 @@ from .runs.limits import Limits, PlanError
 from .runs.source_model import SourceModel
 
 
+@cpu_by_default
 def sweep_layers(
     model: nn.Module,
     tokenizer: Tokenizer,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt, wants_special_tokens
+from ..models.default_device import cpu_by_default
 from ..models.layer_inputs import check_evaluation_mode
 from ..models.tokenizer import Tokenizer
 
@@ -102,6 +103,7 @@ def map_vectors(mapping: AnyMap, vectors: Tensor, layer: int | None, hidden: int
     )
 
 
+@cpu_by_default
 def fit_affine(
     source_model: nn.Module,
     source_tokenizer: Tokenizer,

@@ -192,7 +192,7 @@ def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor,
     model) and rounds once to the type of the layer.
     """
     exact = torch.promote_types(hidden.dtype, torch.float32)
-    copy = torch.arange(copies).repeat(len(entries))
+    copy = torch.arange(copies, device=entries.device).repeat(len(entries))
     entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
     where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
     strength, keep = (factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ..errors.suggestions import did_you_mean
+from ..models.default_device import cpu_by_default
 from .keys import OPTIONS, layers_of, listed
 from .modes import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
 from .positions import GENERATED, Position, Prompt, positions_of
@@ -77,7 +78,7 @@ class LayerInsertion:
         starts = self.positions[entries].clamp(min=first)
         counts = torch.where(self.onward[entries], end - starts, 1)
         before = (counts.cumsum(0) - counts).repeat_interleave(counts)
-        columns = starts.repeat_interleave(counts) + torch.arange(len(before)) - before
+        columns = starts.repeat_interleave(counts) + torch.arange(len(before), device=before.device) - before
         return entries.repeat_interleave(counts), columns
 
 
@@ -116,6 +117,7 @@ class _Part:
     mode: ReplacingMode
 
 
+@cpu_by_default
 def plan_surgery(
     insert_info: Sequence[Mapping[Any, Any]] | None,
     *,
