@@ -12,6 +12,7 @@ Where the look-up fails, the model can be given the path: ``model.interpretation
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -196,6 +197,16 @@ def base_model(model: nn.Module) -> nn.Module:
             "use an adapter that changes the model itself, such as LoRA, or model.get_base_model() for the model alone"
         )
     return inner()
+
+
+def written_class(module: nn.Module) -> type[nn.Module]:
+    """The class whose code a module runs: `torch.compile` wraps modules in one of its own, which takes any arguments."""
+    return type(getattr(module, "_orig_mod", module))
+
+
+def forward_parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """What a module's forward takes, as its class is written."""
+    return inspect.signature(written_class(module).forward).parameters
 
 
 def is_tested(model: nn.Module) -> bool:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .families import UnsupportedModelError, base_model, is_tested
+from .families import UnsupportedModelError, base_model, forward_parameters, is_tested, written_class
 from .text_so_far import TextSoFar
 
 try:
@@ -110,7 +110,7 @@ def takes_no_cache(model: nn.Module) -> bool:
     """Whether a model takes no cache, or only one that nobody but itself understands."""
     own: Any = getattr(model, "_supports_default_dynamic_cache", None)  # of the class in some versions, not in all
     makes_tuples = not getattr(model, "_supports_cache_class", True)
-    taken = inspect.signature(type(model).forward).parameters
+    taken = forward_parameters(model)
     return not any(name in taken for name in NAMES) or (own is not None and not own() and not makes_tuples)
 
 
@@ -131,14 +131,17 @@ def _is_plain(layer: Any) -> bool:
 
 def cache_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, Any]:
     """The arguments of a pass over `[batch, sequence]` that say what came before: the cache, and a mask if need be."""
-    cls: Any = type(base_model(model))
-    return {_argument(cls): cache, **mask_beside(model, cache, input_ids), **_positions_beside(model, cache, input_ids)}
+    return {
+        _argument(written_class(base_model(model))): cache,
+        **mask_beside(model, cache, input_ids),
+        **_positions_beside(model, cache, input_ids),
+    }
 
 
 def _positions_beside(model: nn.Module, cache: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """Positions after a cache, for classes that `generate` always gives them: without, some count from 0 after a cache
     (Bamba), others from behind the padding's (RoBERTa)."""
-    asks = "position_ids" in inspect.signature(type(base_model(model)).forward).parameters
+    asks = "position_ids" in forward_parameters(base_model(model))
     if is_tested(model) or not asks or not (cache is None or says_length(cache)):
         return {}
     first = _first_position(model)

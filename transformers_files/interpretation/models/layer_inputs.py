@@ -12,7 +12,6 @@ rows of three tokens.
 from __future__ import annotations
 
 import functools
-import inspect
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -21,7 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .families import UnsupportedModelError, base_model, decoder, decoder_layers, is_tested
+from .families import (
+    UnsupportedModelError,
+    base_model,
+    decoder,
+    decoder_layers,
+    forward_parameters,
+    is_tested,
+)
 from .kv_cache import takes_no_cache
 from .thread_hooks import input_hook
 
@@ -94,7 +100,7 @@ def check_runs_once(model: nn.Module, layers: Iterable[int]) -> None:
 
 def keeping_nothing(module: nn.Module) -> dict[str, bool]:
     """The arguments of a pass through a model, or through its decoder, that keeps no cache."""
-    taken = inspect.signature(module.forward).parameters.values()
+    taken = forward_parameters(module).values()
     everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken)
     names = {parameter.name for parameter in taken}
     wanted = {"use_cache": False, "return_dict": True}
@@ -120,7 +126,7 @@ def hidden_size(model: nn.Module) -> int:
 def text_model(model: nn.Module) -> nn.Module:
     """The innermost module that runs the decoder layers and takes token ids."""
     for module in _around_layers(model):
-        if "input_ids" in inspect.signature(module.forward).parameters:
+        if "input_ids" in forward_parameters(module):
             return module
     return model
 
