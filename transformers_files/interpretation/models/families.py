@@ -200,7 +200,7 @@ def base_model(model: nn.Module) -> nn.Module:
 
 
 def written_class(module: nn.Module) -> type[nn.Module]:
-    """The class whose code a module runs: `torch.compile` wraps modules in one of its own, which takes any arguments."""
+    """The class whose code a module runs: `torch.compile` wraps modules in one of its own that takes anything."""
     return type(getattr(module, "_orig_mod", module))
 
 
