@@ -25,7 +25,7 @@ from .interpretations import Interpretations
 from .mapping.affine import AnyMap
 from .models.adapters import Adapter
 from .models.default_device import cpu_by_default
-from .models.families import RESIDUAL
+from .models.hook_points import RESIDUAL
 from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
 from .models.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def interpret(
             over a span. "segment(2:6)" is one thing of four embeddings, which go into a placeholder each: the
             interpretation prompt has as many, or a single one that is `repeated`. Segments have no deep gain.
         place: where embeddings are read: "residual", or within each decoder layer "attention_output", "mlp_input",
-            "mlp_output"; see `families.HOOK_POINTS`.
+            "mlp_output"; see `hook_points.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec, a sequence

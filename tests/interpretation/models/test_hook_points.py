@@ -8,7 +8,8 @@ from reference import layer_list
 from tiny_models import available_families, tiny_model
 from torch import nn
 from transformers.interpretation.models.activations import capture
-from transformers.interpretation.models.families import HOOK_POINTS, UnsupportedModelError, hook_point_module
+from transformers.interpretation.models.families import UnsupportedModelError
+from transformers.interpretation.models.hook_points import HOOK_POINTS, hook_point_module
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 9, 12]])
 TOKENS = range(7)
@@ -45,18 +46,19 @@ def assert_adds_up(model):
     """Residual stream in, plus attention, plus MLP of what the MLP was given, is the residual stream out."""
     layers = layer_list(model)
     states = model(IDS, output_hidden_states=True).hidden_states
-    attention, given, returned = (capture(model, IDS, range(4), TOKENS, place) for place in WITHIN)
+    attention, given, returned, out = (capture(model, IDS, range(4), TOKENS, place) for place in WITHIN)
     behind = BEHIND.get(model.config.model_type, (None, None))
     multiplier = getattr(model.config, "residual_multiplier", 1.0)
     for number, layer in enumerate(layers):
         torch.testing.assert_close(redone_mlp(layer, given[number : number + 1])[0], returned[number])
-        if number + 1 < len(layers):  # what leaves the last layer is recorded after the final norm only
-            parts = [
-                part if norm is None else getattr(layer, norm)(part)
-                for part, norm in zip((attention[number], returned[number]), behind)
-            ]
-            expected = states[number][0] + multiplier * sum(parts)
-            torch.testing.assert_close(expected, states[number + 1][0], atol=1e-4, rtol=1e-4)
+        parts = [
+            part if norm is None else getattr(layer, norm)(part)
+            for part, norm in zip((attention[number], returned[number]), behind)
+        ]
+        expected = states[number][0] + multiplier * sum(parts)
+        torch.testing.assert_close(expected, out[number], atol=1e-4, rtol=1e-4)
+        if number + 1 < len(layers):  # the last hidden state is after the final norm
+            assert torch.equal(out[number], states[number + 1][0])
         assert min(part[number].abs().max() for part in (attention, given, returned)) > 1e-3
 
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import available_families, tiny_model
-from transformers.interpretation.models.families import (
-    MLP_OUTPUT,
-    UnsupportedModelError,
-    decoder,
-    decoder_layers,
-    hook_point_module,
-)
+from transformers.interpretation.models.families import UnsupportedModelError, decoder, decoder_layers
+from transformers.interpretation.models.hook_points import MLP_OUTPUT, hook_point_module
 
 IDS = torch.arange(5, 17).reshape(2, 6)
 SIDE_BY_SIDE = {"phi", "cohere", "cohere2", "gptj", "codegen", "falcon", "gpt_neox", "olmo2", "olmo3", "opt"}

@@ -10,7 +10,7 @@ import torch
 from tiny_folder import SHORT_PROMPT, short_run, write_json, write_tiny_folder
 from transformers import AutoTokenizer
 from transformers.interpretation import InterpretationPrompt, interpret, read_csv
-from transformers.interpretation.models import families, loading
+from transformers.interpretation.models import hook_points, loading
 from transformers.interpretation.runs.manifest import manifest_path, read_manifest, tokenizer_beside
 from transformers.interpretation.runs.preparation import RequestError, check, prepare
 from transformers.interpretation.runs.runner import run
@@ -207,7 +207,7 @@ def test_a_problem_with_the_model_is_found_before_its_weights(request_of, tmp_pa
 
 
 def test_a_layer_that_is_not_understood_is_found_before_weights(request_of, tmp_path, monkeypatch):
-    monkeypatch.setitem(families._HOOK_POINT_PATHS, "mlp_output", ("elsewhere",))
+    monkeypatch.setitem(hook_points._PLACES, "mlp_output", hook_points.HookPoint(paths=("elsewhere",)))
     bare = str(write_tiny_folder(tmp_path / "bare", weights=False))
     with pytest.raises(RequestError, match="mlp_output of layer 0 was not found in a LlamaDecoderLayer") as caught:
         prepare(request_of(model=bare, place="mlp_output"))

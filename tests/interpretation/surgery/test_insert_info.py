@@ -143,7 +143,7 @@ BAD_ROWS = {
         row(overlay_strenght=1),
         r"unknown key 'overlay_strenght' \(did you mean 'overlay_strength'\?\)",
     ),
-    "a key of another kind": ({1.5: ([2], vectors())}, r"key 1.5 is neither a layer \(an integer\) nor one of"),
+    "a key of another kind": ({1.5: ([2], vectors())}, r"key 1.5 is neither a layer \(an integer\), nor a place"),
     "layer too high": (row(layers={4: ([2], vectors())}), r"layer 4 is out of range; .* layers 0 to 3"),
     "layer negative": (row(layers={-1: ([2], vectors())}), r"layer -1 is out of range; .* layers 0 to 3"),
     "layer twice": (row(layers={1: ([2], vectors()), torch.tensor(1): ([3], vectors())}), r"layer 1 is given twice"),
@@ -166,7 +166,10 @@ BAD_ROWS = {
     ),
     "strengths no numbers": (row(strength=[None]), r"layer 1, overlay_strength must be a number, not None"),
     "strengths in a square": (row(strength=torch.ones(1, 1)), r"layer 1, overlay_strength must be a number, not \[1"),
-    "strengths by no layers": (row(strength={"1": 1}), r"the keys of overlay_strength must be layers, not \['1'\]"),
+    "strengths by no layers": (
+        row(strength={"1": 1}),
+        r"the keys of overlay_strength must be those of the embeddings: key '1' is neither",
+    ),
     "strengths of other layers": (
         row(strength={2: 1}),
         r"overlay_strength is given for the layers \[2\] and embeddings for \[1\]; give one entry",

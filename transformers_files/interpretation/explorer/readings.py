@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..models.families import RESIDUAL, decoder_layers
+from ..models.families import decoder_layers
+from ..models.hook_points import RESIDUAL
 from ..runs.grid import Plan, Source
 from ..runs.source_activations import SourceActivations
 from ..runs.source_model import SourceModel

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from .families import MLP_INPUT, RESIDUAL, UnsupportedModelError, check_hook_point, decoder_layers, hook_point_module
+from .families import UnsupportedModelError, decoder_layers
+from .hook_points import RESIDUAL, check_hook_point, hook_at
 from .layer_inputs import check_layer_inputs, check_runs_once, keeping_nothing, text_model
-from .thread_hooks import input_hook, output_hook
 
 
 def capture(
@@ -35,8 +35,8 @@ def capture(
             Negative ones count from the end. Hook points other than the residual stream have 0 … n_layers − 1.
         tokens: positions in the sequence, in any order, negative ones counting from the end; or ranges of positions
             from 0 on, which stand for the mean over them, computed in float32 and rounded once.
-        place: the hook point: "residual", or within each layer "attention_output", "mlp_input", "mlp_output"; see
-            `families.HOOK_POINTS`.
+        place: the hook point: "residual", or of each layer "attention_output", "mlp_input", "mlp_output" or
+            "layer_output"; see `hook_points.HOOK_POINTS`.
 
     Returns:
         `[len(layers), len(tokens), hidden]` on the CPU, in the model's dtype.
@@ -58,11 +58,9 @@ def capture(
     check_runs_once(model, set(wanted) - {last})
 
     states: dict[int, Tensor] = {}
-    modules = {layer: hook_point_module(model, layer, place) for layer in set(wanted) - {last}}
-    hook = input_hook if place in (RESIDUAL, MLP_INPUT) else output_hook
     with ExitStack() as hooks, torch.no_grad():
-        for layer, module in modules.items():
-            hooks.enter_context(hook(module, _keep(states, layer, positions)))
+        for layer in set(wanted) - {last}:
+            hooks.enter_context(hook_at(model, layer, place, _keep(states, layer, positions)))
         ids = _beside_embeddings(model, input_ids)
         runner = text_model(model)
         output = runner(input_ids=ids, **keeping_nothing(runner))

@@ -3,10 +3,7 @@
     layers = decoder_layers(model)      # the nn.ModuleList
     owner = decoder(model)              # the module that runs them, e.g. model.model
 
-    module = hook_point_module(model, 5, "mlp_output")   # the module of layer 5 whose output that is
-
-Where the look-up fails, the model can be given the path: ``model.interpretation_layers = "path.to.layers"``, and
-``model.interpretation_places = {"mlp_output": "path.within.a.layer"}``.
+Where the look-up fails, the model can be given the path: ``model.interpretation_layers = "path.to.layers"``.
 """
 
 from __future__ import annotations
@@ -22,22 +19,6 @@ from torch import nn
 
 LAYER_LIST_NAMES = ("layers", "h", "blocks", "layer")
 REMEDY = 'say where they are: model.interpretation_layers = "path.to.layers" (a dotted path to an nn.ModuleList)'
-RESIDUAL = "residual"
-ATTENTION_OUTPUT = "attention_output"
-MLP_INPUT = "mlp_input"
-MLP_OUTPUT = "mlp_output"
-HOOK_POINTS = (RESIDUAL, ATTENTION_OUTPUT, MLP_INPUT, MLP_OUTPUT)
-"""Where hidden embeddings can be read: the residual stream at the input of a decoder layer; what its attention returns
-after the output projection; what its MLP (or mixture of experts) is given, after the norm in front of it if there is
-one; what its MLP returns. A norm or multiplier that a layer puts behind its attention or MLP before it adds them to the
-residual stream (Gemma 2, OLMo 2, GLM 4; Granite) is not applied."""
-_HOOK_POINT_PATHS = {
-    ATTENTION_OUTPUT: ("self_attention.dense", "self_attn", "self_attention", "attention", "attn"),
-    MLP_INPUT: ("mlp", "block_sparse_moe", "feed_forward", "fc1"),
-    MLP_OUTPUT: ("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2"),
-}
-"""Dotted paths within a decoder layer, the first that is there counts. The last projections come first because Bloom
-adds the residual stream within its attention and MLP; OPT has no MLP but its two matrices."""
 
 
 class UnsupportedModelError(ValueError):
@@ -112,42 +93,6 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return _locate(model)[1]
 
 
-def check_hook_point(hook_point: str) -> None:
-    """Raise ValueError for what is not one of `HOOK_POINTS`."""
-    if hook_point not in HOOK_POINTS:
-        raise ValueError(f"place is {hook_point!r}: use one of {', '.join(HOOK_POINTS)}")
-
-
-def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Module:
-    """The module whose input (residual, mlp_input) or output is that hook point of a layer; see `HOOK_POINTS`.
-
-    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
-    """
-    check_hook_point(hook_point)
-    module = decoder_layers(model)[layer]
-    if hook_point == RESIDUAL:
-        return module
-    named = getattr(model, "interpretation_places", {}).get(hook_point)
-    return part_of_layer(module, hook_point, named, f"layer {layer}")
-
-
-def part_of_layer(layer: nn.Module, hook_point: str, named: str | None = None, called: str = "the layer") -> nn.Module:
-    """The same within a decoder layer by itself; named: its dotted path, where the usual ones do not count.
-
-    Raises `UnsupportedModelError` where it cannot be found.
-    """
-    for path in _HOOK_POINT_PATHS[hook_point] if named is None else (named,):
-        with contextlib.suppress(AttributeError):
-            return layer.get_submodule(path)
-    found = f"is no {named}" if named else f"was not found in a {type(layer).__name__}"
-    children = ", ".join(name for name, _ in layer.named_children())
-    raise UnsupportedModelError(
-        f"{hook_point} of {called} {found} (it has {children}); say where it is: "
-        f'model.interpretation_places = {{"{hook_point}": "path.within.a.layer"}} (the module that '
-        f"{'is given' if hook_point == MLP_INPUT else 'returns'} it)"
-    )
-
-
 def _locate(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     path = getattr(model, "interpretation_layers", None)
     if path is not None:
@@ -199,7 +144,7 @@ def base_model(model: nn.Module) -> nn.Module:
     return inner()
 
 
-def written_class(module: nn.Module) -> type[nn.Module]:
+def written_class(module: nn.Module) -> Any:
     """The class whose code a module runs: `torch.compile` wraps modules in one of its own that takes anything."""
     return type(getattr(module, "_orig_mod", module))
 

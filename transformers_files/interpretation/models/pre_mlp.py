@@ -12,14 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from .families import (
-    ATTENTION_OUTPUT,
-    MLP_INPUT,
-    UnsupportedModelError,
-    decoder_layers,
-    hook_point_module,
-    part_of_layer,
-)
+from .families import UnsupportedModelError, decoder_layers
+from .hook_points import ATTENTION_OUTPUT, MLP_INPUT, hook_point_module, part_of_layer
 from .thread_hooks import input_hook, output_hook
 
 Pairs = list[tuple[Tensor, Tensor]]

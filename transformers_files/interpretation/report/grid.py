@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..models.families import RESIDUAL
+from ..models.hook_points import RESIDUAL
 from ..models.layer_spec import insert_layer_text
 from ..results.record import MINUS, Record
 from ..results.samples import Agreement, agreement

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models.families import RESIDUAL
+from ..models.hook_points import RESIDUAL
 from ..models.layer_spec import InsertLayer
 from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
@@ -116,7 +116,7 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where in a layer it was read; one of `families.HOOK_POINTS`, or "" for a vector."""
+        """Where in a layer it was read; one of `hook_points.HOOK_POINTS`, or "" for a vector."""
         if self.kind == "vector":
             return ""
         return self.token_source.partition(_SEPARATOR)[2] or RESIDUAL

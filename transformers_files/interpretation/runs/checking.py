@@ -17,7 +17,7 @@ from ..errors.problems import ProblemsError, problems_of
 from ..mapping.checkpoint import MapsFile
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
-from ..models.families import check_hook_point
+from ..models.hook_points import check_hook_point
 from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
 from ..prompts.interpretation_prompt import InterpretationPromptSpec

@@ -21,7 +21,8 @@ from ..engine.cell import Cell, Interpretation
 from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import map_vectors
-from ..models.families import RESIDUAL, check_hook_point, decoder_layers
+from ..models.families import decoder_layers
+from ..models.hook_points import RESIDUAL, check_hook_point
 from ..models.layer_inputs import check_evaluation_mode
 from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer

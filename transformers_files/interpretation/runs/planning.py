@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..engine.settings import InterpretationSettings
 from ..models.chat_template import ChatTemplateError, read_prompt
-from ..models.families import RESIDUAL
+from ..models.hook_points import RESIDUAL
 from ..models.layer_spec import SAME
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example

@@ -17,7 +17,7 @@ from ..mapping.affine import AnyMap
 from ..mapping.checkpoint import MapsFile, check_spaces
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
-from ..models.families import RESIDUAL, hook_point_module
+from ..models.hook_points import RESIDUAL, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
 from ..prompts.index_selection import Selection
 from ..prompts.questions import ask

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AffineMap
 from ..mapping.checkpoint import MapsFile, check_spaces
-from ..models.families import RESIDUAL
+from ..models.hook_points import RESIDUAL
 from ..models.loading import Outline
 from ..prompts.index_selection import Selection
 from ..prompts.questions import Prompt

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import UnsupportedModelError, decoder, decoder_layers
+from ..models.hook_points import FINAL_NORM, RESIDUAL, hook_at
 from ..models.kv_cache import NAMES, cache_in, cached_length, is_unused, says_length
 from ..models.layer_inputs import check_layer_inputs, check_runs_once
-from ..models.thread_hooks import input_hook
-from .insert_info import EmbeddingFunction, LayerInsertion, SurgeryPlan, plan_surgery
-from .modes import has_norm, norms
+from .insert_info import LayerInsertion, SurgeryPlan, plan_surgery
+from .keys import Site, called, layer_at
+from .writing import write
 
 __all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "surgery_disabled"]
 
@@ -43,10 +44,11 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
     exception and a planned insertion never took place.
     """
     owner, layers = decoder(model), decoder_layers(model)
-    if max(plan.layers) >= len(layers):
-        raise ValueError(f"layer {max(plan.layers)} is out of range; the model has layers 0 to {len(layers) - 1}")
+    deepest = max(map(layer_at, plan.layers))
+    if deepest >= len(layers):
+        raise ValueError(f"layer {deepest} is out of range; the model has layers 0 to {len(layers) - 1}")
     check_layer_inputs(model)
-    check_runs_once(model, plan.layers)
+    check_runs_once(model, set(map(layer_at, plan.layers)))
     operation = _Operation(plan)
     with ExitStack() as stack:
         stack.callback(operation.end)
@@ -54,8 +56,10 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
         stack.enter_context(_without_checkpointing(model))
         stack.callback(owner.register_forward_pre_hook(operation.start, with_kwargs=True).remove)
         stack.callback(owner.register_forward_hook(operation.finish).remove)
-        for layer in plan.layers:
-            stack.enter_context(input_hook(layers[layer], operation.at_layer(layer)))
+        for site in plan.layers:
+            place = RESIDUAL if isinstance(site, int) else site[0]
+            if place != FINAL_NORM:  # which `finish` sees, by whatever name the module goes
+                stack.enter_context(hook_at(model, layer_at(site), place, operation.at_site(site)))
         yield
     operation.check_complete()
 
@@ -76,8 +80,10 @@ class _Operation:
     def __init__(self, plan: SurgeryPlan) -> None:
         self.plan = plan
         self.thread: int | None = threading.get_ident()
-        self.pending = {layer: ~at.onward for layer, at in plan.layers.items()}  # a text may end before it begins
+        self.pending = {site: ~at.onward for site, at in plan.layers.items()}  # a text may end before it begins
         self.offset: int | None = None
+        self.width = 0  # columns of the pass in hand, where its arguments tell
+        self.met: set[Site] = set()  # in the pass in hand
         self.columns = self.columns_before = 0  # of passes without a cache
         self.columns_read = 0  # by passes that went on from recurrent states
         self.replaced: list[tuple[Tensor, Tensor]] = []
@@ -95,9 +101,11 @@ class _Operation:
         Another thread that runs the model while the hook is removed may call it without the keywords.
         """
         if self.active() and kwargs is not None:
-            self.offset = self.begin(module, _named(module, args, kwargs))
+            given = _named(module, args, kwargs)
+            self.offset, self.width = self.begin(module, given), _columns(given)
             self.columns_before = max(self.columns_before, self.columns)
             self.replaced.clear()
+            self.met.clear()
 
     def begin(self, module: nn.Module, given: dict[str, Any]) -> int | None:
         """Absolute column of the first position of the pass in hand; None where nothing tells.
@@ -118,26 +126,46 @@ class _Operation:
         offset, self.columns_read = self.columns_read, self.columns_read + _columns(given)
         return offset
 
-    def at_layer(self, layer: int) -> Callable[[Tensor], Tensor | None]:
-        """What happens at the input of one decoder layer."""
-        return lambda hidden: self.operate(layer, hidden) if self.active() else None
+    def at_site(self, site: Site) -> Callable[[Tensor], Tensor | None]:
+        """What happens at one site."""
+        return lambda hidden: self.operate(site, hidden) if self.active() else None
 
-    def operate(self, layer: int, hidden: Tensor) -> Tensor:
-        """The hidden states [rows, columns, hidden] of this pass after the surgery at `layer`."""
-        at = self.plan.layers[layer]
-        copies, rest = divmod(hidden.shape[0], self.plan.batch_size)
+    def operate(self, site: Site, hidden: Tensor) -> Tensor:
+        """The hidden states [rows, columns, hidden] of this pass after the surgery at a site.
+
+        OPT's MLP has rows and columns in one dimension, [rows · columns, hidden].
+        """
+        at = self.plan.layers[site]
+        if not isinstance(site, int):
+            self.check_place(site, hidden, at)
+        states = hidden if hidden.ndim == 3 else hidden.view(-1, self.width, hidden.shape[-1])
+        copies, rest = divmod(states.shape[0], self.plan.batch_size)
         if rest or not copies:
             raise RuntimeError(
-                f"layer {layer} runs {hidden.shape[0]} rows, which is no multiple of the planned {self.plan.batch_size}"
+                f"{called(site)} runs {states.shape[0]} rows, which is no multiple of the planned "
+                f"{self.plan.batch_size}"
             )
-        offset = self.first_column(hidden.shape[1])
-        entries, columns = at.within(offset, hidden.shape[1])
+        offset = self.first_column(states.shape[1])
+        entries, columns = at.within(offset, states.shape[1])
         if not len(entries):
             return hidden
-        operated = _write(hidden, at, entries, columns - offset, copies)
-        self.pending[layer][entries] = False
-        self.replaced.append((hidden, operated))
+        operated = write(states, at, entries, columns - offset, copies).view(hidden.shape)
+        self.pending[site][entries] = False
+        if isinstance(site, int):
+            self.replaced.append((hidden, operated))
         return operated
+
+    def check_place(self, site: Site, hidden: Tensor, at: LayerInsertion) -> None:
+        """Raise for a place within a layer that is not met once in a pass with one embedding per token."""
+        if site in self.met:
+            raise UnsupportedModelError(f"{called(site)} runs more than once in a pass, so it has no single state")
+        self.met.add(site)
+        size = at.vectors.shape[-1]
+        is_flat = hidden.ndim == 2 and self.width > 0 and hidden.shape[0] % self.width == 0
+        if hidden.shape[-1] != size or not (hidden.ndim == 3 or is_flat):
+            raise UnsupportedModelError(
+                f"{called(site)} is {list(hidden.shape)}, and must be [rows, columns, {size}], one embedding per token"
+            )
 
     def first_column(self, columns: int) -> int:
         """Absolute column at which the pass in hand begins, of so many columns.
@@ -158,13 +186,30 @@ class _Operation:
 
     def finish(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """After the decoder: the recorded hidden states become those that the layers saw."""
-        if not self.active() or not self.replaced:
+        if not self.active():
+            return output
+        output = self.after_norm(output)
+        if not self.replaced:
             return output
         if type(output) is tuple:  # one with names keeps them
             output = tuple(self.corrected(part) for part in output)
         elif isinstance(recorded := getattr(output, "hidden_states", None), tuple):
             output["hidden_states"] = self.corrected(recorded)
         self.replaced.clear()
+        return output
+
+    def after_norm(self, output: Any) -> Any:
+        """The decoder's output after the surgery on what its final norm returns."""
+        site = next((site for site in self.plan.layers if not isinstance(site, int) and site[0] == FINAL_NORM), None)
+        if site is None:
+            return output
+        if type(output) is tuple:
+            operated = self.operate(site, output[0])
+            self.replaced.append((output[0], operated))
+            return (operated, *output[1:])
+        hidden = output.last_hidden_state
+        output["last_hidden_state"] = self.operate(site, hidden)
+        self.replaced.append((hidden, output["last_hidden_state"]))
         return output
 
     def corrected(self, recorded: Any) -> Any:
@@ -174,61 +219,15 @@ class _Operation:
         return tuple(operated.get(id(state), state) for state in recorded)
 
     def check_complete(self) -> None:
-        for layer, pending in self.pending.items():
+        for site, pending in self.pending.items():
             if bool(pending.any()):
                 first = int(pending.nonzero()[0])
-                at = self.plan.layers[layer]
+                at = self.plan.layers[site]
                 raise RuntimeError(
-                    f"the surgery at row {int(at.rows[first])}, layer {layer}, position {int(at.positions[first])} "
+                    f"the surgery at row {int(at.rows[first])}, {called(site)}, position {int(at.positions[first])} "
                     "never took place: no pass of this thread ran that layer over that position; run the model that "
                     "was given to surgery(), over the whole prompt"
                 )
-
-
-def _write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor, copies: int) -> Tensor:
-    """One indexed write, out of place: the caller's tensors stay, and gradients flow through both operands.
-
-    entries, columns: [m], what of `at` is written, and where in this pass. Mixes in float32 (float64 for a float64
-    model) and rounds once to the type of the layer.
-    """
-    exact = torch.promote_types(hidden.dtype, torch.float32)
-    copy = torch.arange(copies, device=entries.device).repeat(len(entries))
-    entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
-    where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
-    strength, keep = (factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))
-    there = hidden[where]
-    vectors = at.vectors[entries.to(at.vectors.device)].to(hidden.device, hidden.dtype)
-    for function, made in at.functions:
-        vectors = _made(function, made[entries].to(hidden.device), there, vectors)
-    old, vectors = there.to(exact), vectors.to(exact)
-    matched = at.norm_matched[entries]
-    if bool(matched.any()):
-        if at.functions and not bool(has_norm(vectors[matched.to(vectors.device)]).all()):
-            raise ValueError("a callable of insert_info made a zero embedding: no direction to scale to a norm")
-        strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
-    kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
-    return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
-
-
-def _made(function: EmbeddingFunction, which: Tensor, there: Tensor, vectors: Tensor) -> Tensor:
-    """The vectors [m, hidden] with those of `which` [m] made by a function of the states that are there [m, hidden]."""
-    if not bool(which.any()):
-        return vectors
-    made = function(there[which])
-    if not isinstance(made, Tensor) or made.shape != there[which].shape:
-        found = f"{list(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
-        raise ValueError(
-            f"a callable of insert_info made {found} of hidden states {list(there[which].shape)}; it must make an "
-            "embedding of each: the same shape"
-        )
-    if not bool(torch.isfinite(made.detach().to(vectors.dtype)).all()):
-        raise ValueError(f"a callable of insert_info made an embedding with NaN or infinity in {vectors.dtype}")
-    return vectors.index_put((which,), made.to(vectors))
-
-
-def _scale(old: Tensor, vectors: Tensor, matched: Tensor) -> Tensor:
-    """‖old‖ / ‖vector‖ [n, 1] where `matched` [n, 1], else 1, without a gradient that is NaN where a vector is zero."""
-    return torch.where(matched, norms(old) / norms(torch.where(matched, vectors, 1.0)), 1.0)
 
 
 def _named(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,10 @@ A layer may be given by its name in other libraries: "resid_pre.10", "blocks.10.
 "model.layers.10.input" are 10, and so are "resid_post.9" and its like: what one layer puts out is what the next is
 given.
 
+Other places than the input of a layer are given with their layer, ("mlp_output", 5): `hook_points.WRITING_POINTS`. The
+output of the last layer, before the final norm, is ("layer_output", n_layers - 1), and what the final norm returns and
+the head is given ("final_norm", n_layers - 1).
+
 An embedding is [1, len(insert_locations), hidden], or without its first dimension; one vector, [hidden], [1, hidden] or
 [1, 1, hidden], goes into every location.
 
@@ -34,8 +38,8 @@ from torch import Tensor
 
 from ..errors.suggestions import did_you_mean
 from ..models.default_device import cpu_by_default
-from .keys import OPTIONS, layers_of, listed
-from .modes import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_layer
+from .keys import OPTIONS, Site, called, layer_at, listed, site_of, sites_of
+from .modes import REPLACING_MODES, ReplacingMode, has_norm, strengths_at, strengths_by_site
 from .positions import GENERATED, Position, Prompt, positions_of
 
 EmbeddingFunction = Callable[[Tensor], Tensor]
@@ -44,7 +48,7 @@ EmbeddingFunction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LayerInsertion:
-    """What is written at the input of one decoder layer; n vectors, one for each (row, position)."""
+    """What is written at one site, such as the input of a decoder layer; n vectors, one for each (row, position)."""
 
     rows: Tensor
     """[n], long, on the CPU: row of the batch"""
@@ -86,8 +90,8 @@ class LayerInsertion:
 class SurgeryPlan:
     """Everything that one `insert_info` asks for."""
 
-    layers: Mapping[int, LayerInsertion]
-    """decoder layer → what is written at its input"""
+    layers: Mapping[Site, LayerInsertion]
+    """decoder layer → what is written at its input; or another site of it, as `keys` describes them"""
     batch_size: int
     """rows that the caller sees, before beams or several return sequences multiply them"""
     generates: bool = False
@@ -98,9 +102,9 @@ class SurgeryPlan:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("a plan without a layer: do without surgery instead")
-        for layer, insertion in self.layers.items():
+        for site, insertion in self.layers.items():
             if not 0 <= int(insertion.rows.min()) <= int(insertion.rows.max()) < self.batch_size:
-                raise ValueError(f"layer {layer}: a row outside the batch of {self.batch_size}")
+                raise ValueError(f"{called(site)}: a row outside the batch of {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -152,33 +156,36 @@ def plan_surgery(
         )
     mask = attention_mask.bool().cpu() if attention_mask is not None and attention_mask.ndim == 2 else None
     prompt = Prompt(prompt_length, cached_length, mask, generates)
-    parts: dict[int, list[_Part]] = {}
+    parts: dict[Site, list[_Part]] = {}
     for row, info in enumerate(insert_info):
         try:
-            layers = layers_of(info, n_layers)
-            if not layers:
+            sites = sites_of(info, n_layers)
+            if not sites:
                 continue
-            mode, strengths = _mode_and_strengths(info, layers)
-            for layer, entry in layers.items():
+            mode, strengths = _mode_and_strengths(info, sites, n_layers)
+            for site, entry in sites.items():
                 try:
                     positions, vectors, function = _entry(entry, hidden_size, prompt_length)
-                    columns, factors = prompt.columns(row, positions), strengths_at(strengths[layer], len(positions))
+                    columns, factors = prompt.columns(row, positions), strengths_at(strengths[site], len(positions))
                     onward = [position == GENERATED for position in positions]
                     part = _Part(row, columns, onward, vectors, function, factors, mode)
                     _check(part, positions, dtype)
                 except ValueError as error:
-                    raise ValueError(f"layer {layer}, {error}") from None
+                    raise ValueError(f"{called(site)}, {error}") from None
                 if positions:
-                    parts.setdefault(layer, []).append(part)
+                    parts.setdefault(site, []).append(part)
         except ValueError as error:
             raise ValueError(f"insert_info, row {row}: {error}") from None
     if not parts:
         return None
-    return SurgeryPlan({layer: _stack(parts[layer]) for layer in sorted(parts)}, batch_size, generates, cached_length)
+    stacked = {site: _stack(parts[site]) for site in sorted(parts, key=lambda site: (layer_at(site), str(site)))}
+    return SurgeryPlan(stacked, batch_size, generates, cached_length)
 
 
-def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple[ReplacingMode, dict[int, Any]]:
-    """The mode of one row, and what it says about the strength at each layer."""
+def _mode_and_strengths(
+    info: Mapping[Any, Any], sites: Iterable[Site], n_layers: int
+) -> tuple[ReplacingMode, dict[Site, Any]]:
+    """The mode of one row, and what it says about the strength at each site."""
     for option in OPTIONS:
         if option not in info:
             raise ValueError(f"{option} is missing; it is required wherever a layer is given")
@@ -188,7 +195,20 @@ def _mode_and_strengths(info: Mapping[Any, Any], layers: Iterable[int]) -> tuple
             f"unknown replacing_mode {reprlib.repr(name)}{did_you_mean(str(name), REPLACING_MODES)}; known are "
             f"{listed(REPLACING_MODES)}"
         )
-    return REPLACING_MODES[name], strengths_by_layer(info["overlay_strength"], layers)
+    given = info["overlay_strength"]
+    if isinstance(given, Mapping):
+        given = _by_site(given, n_layers)
+    return REPLACING_MODES[name], strengths_by_site(given, sites)
+
+
+def _by_site(given: Mapping[Any, Any], n_layers: int) -> dict[Site, Any]:
+    try:
+        by_site = {site_of(key, n_layers): strength for key, strength in given.items()}
+    except ValueError as error:
+        raise ValueError(f"the keys of overlay_strength must be those of the embeddings: {error}") from None
+    if len(by_site) < len(given):
+        raise ValueError(f"overlay_strength has two entries for one of {listed(map(called, by_site))}")
+    return by_site
 
 
 def _entry(entry: Any, hidden_size: int, prompt_length: int) -> tuple[list[Position], Tensor, EmbeddingFunction | None]:

@@ -16,7 +16,6 @@ model or probe it comes from, it goes in as large as what was there.
 from __future__ import annotations
 
 import math
-import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,20 +76,16 @@ def has_norm(embeddings: Tensor) -> Tensor:
     return (own > 0) & (own < math.inf)
 
 
-def strengths_by_layer(given: Any, layers: Iterable[int]) -> dict[int, Any]:
-    """What `overlay_strength` says about each layer: a mapping has an entry for each, anything else goes for all."""
+def strengths_by_site(given: Any, sites: Iterable[Any]) -> dict[Any, Any]:
+    """What `overlay_strength` says about each site: a mapping has an entry for each, anything else goes for all."""
     if not isinstance(given, Mapping):
-        return dict.fromkeys(layers, given)
-    try:
-        by_layer = {operator.index(layer): strength for layer, strength in given.items()}
-    except TypeError:
-        raise ValueError(f"the keys of overlay_strength must be layers, not {reprlib.repr(list(given))}") from None
-    if by_layer.keys() != set(layers):
+        return dict.fromkeys(sites, given)
+    if given.keys() != set(sites):
         raise ValueError(
-            f"overlay_strength is given for the layers {sorted(by_layer)} and embeddings for {sorted(layers)}; give "
-            "one entry per layer, or one strength for all"
+            f"overlay_strength is given for the layers {sorted(given, key=str)} and embeddings for "
+            f"{sorted(sites, key=str)}; give one entry per layer, or one strength for all"
         )
-    return by_layer
+    return dict(given)
 
 
 def strengths_at(given: Any, n_locations: int) -> list[float]:

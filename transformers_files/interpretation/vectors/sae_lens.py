@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..models.families import RESIDUAL
+from ..models.hook_points import RESIDUAL
 from ..models.layer_names import named_layer
 from .safetensors_rows import NamedTensors, TensorRows, open_safetensors
 from .vector_file import Origin, VectorsError

@@ -1,0 +1,104 @@
+"""Hook points: the places in and around a decoder layer where hidden embeddings can be read and written.
+
+    with hook_at(model, 5, "mlp_output", seen.append):     # acts on what the MLP of layer 5 returns
+        model(input_ids)
+
+Where the look-up fails, the model can be given the path:
+``model.interpretation_places = {"mlp_output": "path.within.a.layer"}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from torch import nn
+
+from .families import UnsupportedModelError, decoder_layers
+from .thread_hooks import Act, input_hook, output_hook
+
+RESIDUAL = "residual"
+ATTENTION_OUTPUT = "attention_output"
+MLP_INPUT = "mlp_input"
+MLP_OUTPUT = "mlp_output"
+LAYER_OUTPUT = "layer_output"
+FINAL_NORM = "final_norm"
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """One place, as the input or the output of a module."""
+
+    is_input: bool = False
+    """Whether it is what the module is given, else what it returns."""
+    paths: tuple[str, ...] = ()
+    """Where the module may be within a decoder layer, as dotted paths; the first that is there counts. None: the layer
+    itself."""
+
+
+# The last projections come first because Bloom adds the residual stream within its attention and MLP; OPT has no MLP
+# but its two matrices.
+_PLACES: Mapping[str, HookPoint] = {
+    RESIDUAL: HookPoint(is_input=True),
+    ATTENTION_OUTPUT: HookPoint(
+        paths=("self_attention.dense", "self_attn", "self_attention", "attention", "attn"),
+    ),
+    MLP_INPUT: HookPoint(is_input=True, paths=("mlp", "block_sparse_moe", "feed_forward", "fc1")),
+    MLP_OUTPUT: HookPoint(paths=("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2")),
+    LAYER_OUTPUT: HookPoint(),
+}
+HOOK_POINTS = tuple(_PLACES)
+"""Where hidden embeddings can be read: the residual stream at the input of a decoder layer; what its attention returns
+after the output projection; what its MLP (or mixture of experts) is given, after the norm in front of it if there is
+one; what its MLP returns; the residual stream at the output of the layer, which of the last one is the state before the
+final norm. A norm or multiplier that a layer puts behind its attention or MLP before it adds them to the residual
+stream (Gemma 2, OLMo 2, GLM 4; Granite) is not applied."""
+WRITING_POINTS = (*HOOK_POINTS, FINAL_NORM)
+"""Where they can be written: there, and what the final norm behind the last decoder layer returns."""
+
+
+def check_hook_point(hook_point: str) -> None:
+    """Raise ValueError for what is not one of `HOOK_POINTS`."""
+    if hook_point not in HOOK_POINTS:
+        raise ValueError(f"place is {hook_point!r}: use one of {', '.join(HOOK_POINTS)}")
+
+
+def hook_at(model: nn.Module, layer: int, hook_point: str, act: Act) -> AbstractContextManager[None]:
+    """A hook that acts on what passes there.
+
+    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
+    """
+    hook = input_hook if _PLACES[hook_point].is_input else output_hook
+    return hook(hook_point_module(model, layer, hook_point), act)
+
+
+def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Module:
+    """The module whose input (residual, mlp_input) or output is that hook point of a layer; see `HOOK_POINTS`.
+
+    Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
+    """
+    check_hook_point(hook_point)
+    module = decoder_layers(model)[layer]
+    if not _PLACES[hook_point].paths:
+        return module
+    named = getattr(model, "interpretation_places", {}).get(hook_point)
+    return part_of_layer(module, hook_point, named, f"layer {layer}")
+
+
+def part_of_layer(layer: nn.Module, hook_point: str, named: str | None = None, called: str = "the layer") -> nn.Module:
+    """The same within a decoder layer by itself; named: its dotted path, where the usual ones do not count.
+
+    Raises `UnsupportedModelError` where it cannot be found.
+    """
+    for path in _PLACES[hook_point].paths if named is None else (named,):
+        with contextlib.suppress(AttributeError):
+            return layer.get_submodule(path)
+    found = f"is no {named}" if named else f"was not found in a {type(layer).__name__}"
+    children = ", ".join(name for name, _ in layer.named_children())
+    raise UnsupportedModelError(
+        f"{hook_point} of {called} {found} (it has {children}); say where it is: "
+        f'model.interpretation_places = {{"{hook_point}": "path.within.a.layer"}} (the module that '
+        f"{'is given' if _PLACES[hook_point].is_input else 'returns'} it)"
+    )
