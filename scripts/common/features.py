@@ -51,7 +51,7 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
 def find_features(arguments: argparse.Namespace) -> Callable[[Loaded], Features]:
     """Opens the vectors; what is given back checks them against the model. Raises ValueError."""
     from transformers.interpretation.features.sparse_autoencoder import load
-    from transformers.interpretation.models.hook_points import RESIDUAL
+    from transformers.interpretation.models.places import RESIDUAL
     from transformers.interpretation.vectors.formats import open_vectors
 
     if arguments.k < 1:

@@ -25,9 +25,10 @@ from .interpretations import Interpretations
 from .mapping.affine import AnyMap
 from .models.adapters import Adapter
 from .models.default_device import cpu_by_default
-from .models.hook_points import RESIDUAL
+from .models.hook_points import check_writable
 from .models.layer_inputs import check_evaluation_mode
 from .models.layer_spec import InsertLayer, insert_layer_of
+from .models.places import RESIDUAL
 from .models.tokenizer import Tokenizer
 from .prompt_argument import Prompt, prompts_of
 from .prompts.examples import Example
@@ -59,6 +60,7 @@ def interpret(
     question: str | Sequence[str] | None = None,
     raw: bool = False,
     insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
+    insert_place: str = DEFAULTS.insert_place,
     replacing_mode: str = DEFAULTS.replacing_mode,
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
     guidance: float = DEFAULTS.guidance,
@@ -91,8 +93,8 @@ def interpret(
             output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
             over a span. "segment(2:6)" is one thing of four embeddings, which go into a placeholder each: the
             interpretation prompt has as many, or a single one that is `repeated`. Segments have no deep gain.
-        place: where embeddings are read: "residual", or within each decoder layer "attention_output", "mlp_input",
-            "mlp_output"; see `hook_points.HOOK_POINTS`.
+        place: where embeddings are read: "residual", or of each decoder layer "attention_output", "mlp_input",
+            "mlp_output" or "layer_output"; see `places.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec, a sequence
@@ -101,6 +103,9 @@ def interpret(
         raw: feed the prompt as it is; otherwise it becomes a user turn.
         insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
             at the layer that it comes from.
+        insert_place: where in that layer, "residual" (its input), "attention_output", "mlp_input", "mlp_output" or
+            "layer_output"; or "final_norm", what that norm makes of the output of the last layer, which is to be
+            `insert_layer` then.
         replacing_mode: "normalized" (strength 1 overwrites), "addition", "norm_matched" or "norm_matched_addition"; see
             `replacing`.
         overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.
@@ -143,6 +148,7 @@ def interpret(
         plausibility,
         deep_gain,
         Sampling.of(samples, temperature, top_p, seed),
+        insert_place,
     )
     adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
     if reader is not None:
@@ -177,6 +183,7 @@ def interpret_vectors(
     interpretation_prompt: Prompt | Sequence[Prompt] = DEFAULT_PROMPT,
     question: str | Sequence[str] | None = None,
     insert_layer: InsertLayer | Sequence[int] = DEFAULTS.insert_layer,
+    insert_place: str = DEFAULTS.insert_place,
     replacing_mode: str = DEFAULTS.replacing_mode,
     overlay_strength: float | Sequence[float] = DEFAULTS.overlay_strength,
     guidance: float = DEFAULTS.guidance,
@@ -225,6 +232,7 @@ def interpret_vectors(
         guidance,
         plausibility,
         sampling=sampling,
+        insert_place=insert_place,
     )
     check_evaluation_mode(model)
     adapter = None if reader_adapter is None else Adapter.find(reader_adapter)
@@ -237,6 +245,7 @@ def interpret_vectors(
     several = rows.shape[1] if rows.ndim == 3 else None
     asked = prompts_of(interpretation_prompt, question)
     prompts = build_prompts(tokenizer, asked, Limits.of(model), settings, vectors=several)
+    check_writable(model, settings.layers_of(()), settings.insert_place)
     batch_size = resolve_batch_size(model, prompts, settings) if batch_size is None else batch_size
     job = VectorJob(
         model,

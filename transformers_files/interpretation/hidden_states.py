@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .models import activations
 from .models.default_device import cpu_by_default
 from .models.families import decoder_layers
-from .models.hook_points import RESIDUAL
+from .models.places import RESIDUAL
 from .prompts.index_selection import Segment, Selection
 
 Choice = str | int | slice | Sequence[int | range | str] | None
@@ -41,7 +41,7 @@ def capture(
             their order.
         tokens: the same for positions, "last", ranges and "mean(2:5)" for means. Each row of a batch is counted by
             itself and without its padding, so that −1 is its last token.
-        place: the hook point; see `hook_points.HOOK_POINTS`.
+        place: the hook point; see `places.HOOK_POINTS`.
         attention_mask: `[n, sequence]`, 0 at padding, on whichever side.
 
     Returns:

@@ -17,7 +17,9 @@ AnyReader = str | Path | Reader
 """A file, a folder or a hub id, as `readers.formats.find_reader` takes them; or what it gave."""
 _UNSET = {
     "interpretation_prompt": DEFAULT_PROMPT,
-    **{name: getattr(DEFAULTS, name) for name in ("insert_layer", "replacing_mode", "overlay_strength")},
+    **{
+        name: getattr(DEFAULTS, name) for name in ("insert_layer", "insert_place", "replacing_mode", "overlay_strength")
+    },
     **{name: getattr(DEFAULTS, name) for name in ("guidance", "deep_gain")},
     "mapping": None,
     "reader_adapter": None,

@@ -9,7 +9,8 @@ from tiny_models import available_families, tiny_model
 from torch import nn
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.models.families import UnsupportedModelError
-from transformers.interpretation.models.hook_points import HOOK_POINTS, hook_point_module
+from transformers.interpretation.models.hook_points import hook_point_module
+from transformers.interpretation.models.places import HOOK_POINTS
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 9, 12]])
 TOKENS = range(7)

@@ -78,6 +78,6 @@ def test_in_insert_info():
     for name in ("resid_pre.2", "resid_post.1", "blocks.2.hook_resid_pre"):
         assert torch.equal(model.forward_interpret(ids, insert_info=[{name: ([3], vector), **how}]).logits, expected)
     with pytest.raises(ValueError, match="layer 4 is out of range"):
-        model.forward_interpret(ids, insert_info=[{"resid_post.3": ([3], vector), **how}])
+        model.forward_interpret(ids, insert_info=[{"resid_pre.4": ([3], vector), **how}])
     with pytest.raises(ValueError, match="layer 2 is given twice"):
         model.forward_interpret(ids, insert_info=[{2: ([3], vector), "resid_post.1": ([4], vector), **how}])

@@ -15,7 +15,7 @@ from transformers import integrations
 from transformers.interpretation import interpret, interpret_vectors
 from transformers.interpretation.models.activations import capture
 from transformers.interpretation.models.families import UnsupportedModelError, decoder, decoder_layers
-from transformers.interpretation.models.hook_points import HOOK_POINTS
+from transformers.interpretation.models.places import HOOK_POINTS
 
 TOKENIZER = tiny_tokenizer()
 PROMPT = [5, 17, 99, 23, 64]

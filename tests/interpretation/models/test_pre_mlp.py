@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import available_families, tiny_model
 from transformers.interpretation.models.families import UnsupportedModelError, decoder, decoder_layers
-from transformers.interpretation.models.hook_points import MLP_OUTPUT, hook_point_module
+from transformers.interpretation.models.hook_points import hook_point_module
+from transformers.interpretation.models.places import MLP_OUTPUT
 
 IDS = torch.arange(5, 17).reshape(2, 6)
 SIDE_BY_SIDE = {"phi", "cohere", "cohere2", "gptj", "codegen", "falcon", "gpt_neox", "olmo2", "olmo3", "opt"}

@@ -37,6 +37,7 @@ def test_the_names_and_types_that_files_have():
         "answer": pa.string(),
         "sample": pa.int32(),
         "question": pa.string(),
+        "insert_place": pa.string(),
     }
     assert tuple(wanted) == COLUMNS
     assert parquet.schema() == pa.schema(list(wanted.items()))

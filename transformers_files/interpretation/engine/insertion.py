@@ -101,7 +101,7 @@ def _plan(
     locations = list(prompt.insert_locations)
     options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(
-        [*(_insert_info(cell, locations, settings.gain(cell.depth)) | options for cell in cells), *[{}] * untouched],
+        [*(_insert_info(cell, locations, settings) | options for cell in cells), *[{}] * untouched],
         n_layers=len(decoder_layers(model)),
         hidden_size=cells[0].vector.shape[-1],
         batch_size=len(cells) + untouched,
@@ -110,9 +110,10 @@ def _plan(
     )
 
 
-def _insert_info(cell: Cell, locations: list[int], gain: float) -> dict[Any, Any]:
+def _insert_info(cell: Cell, locations: list[int], settings: InterpretationSettings) -> dict[Any, Any]:
     layers = cell.insert_layer if isinstance(cell.insert_layer, tuple) else (cell.insert_layer,)
+    gain = settings.gain(cell.depth)
     vectors = cell.vector.expand(1, len(locations), -1)
     if gain != 1:
         vectors = torch.cat([vectors[:, :-1], gain * vectors[:, -1:]], dim=1)
-    return dict.fromkeys(layers, (locations, vectors))
+    return {(settings.insert_place, layer): (locations, vectors) for layer in layers}

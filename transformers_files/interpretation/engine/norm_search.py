@@ -31,6 +31,7 @@ from ..models.activations import capture
 from ..models.families import decoder_layers
 from ..models.forward import next_logits
 from ..models.layer_spec import SAME
+from ..models.places import FINAL_NORM, RESIDUAL
 from ..models.thread_hooks import input_hook
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.modes import REPLACING_MODES
@@ -39,7 +40,7 @@ from .insertion import read_shared_part, read_under_surgery
 from .settings import InterpretationSettings
 
 NORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-"""To try, in units of the median norm of the interpretation prompt's own hidden states at the insert layer. The median,
+"""To try, in units of the median norm of the interpretation prompt's own states where vectors are inserted. The median,
 because a first token's can be hundreds of times larger."""
 
 
@@ -85,7 +86,7 @@ def choose_strengths(
             raise ValueError(f"vector {index} has norm {length}: it has no direction")
     with torch.no_grad():
         shared = read_shared_part(model, prompt)
-    usual = _usual_norm(model, prompt, layers[0])
+    usual = _usual_norm(model, prompt, layers[0], settings.insert_place)
     norms = [factor * usual for factor in NORMS]
     cells = [
         Cell((norm / length * vector.detach().float()).to(model.dtype), prompt, layers)
@@ -104,9 +105,10 @@ def choose_strengths(
     ]
 
 
-def _usual_norm(model: nn.Module, prompt: InterpretationPrompt, layer: int) -> float:
-    others = [place for place in range(len(prompt.input_ids)) if place not in prompt.insert_locations]
-    states = capture(model, torch.tensor([prompt.input_ids]), [layer], others or range(len(prompt.input_ids)))
+def _usual_norm(model: nn.Module, prompt: InterpretationPrompt, layer: int, place: str) -> float:
+    others = [column for column in range(len(prompt.input_ids)) if column not in prompt.insert_locations]
+    layer, place = (layer + 1, RESIDUAL) if place == FINAL_NORM else (layer, place)  # the last hidden state
+    states = capture(model, torch.tensor([prompt.input_ids]), [layer], others or range(len(prompt.input_ids)), place)
     return float(states[0].float().norm(dim=-1).median())
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..models.layer_spec import SAME, InsertLayer, insert_layer_of, insert_layer_text
+from ..models.places import RESIDUAL, WRITING_POINTS
 from ..surgery.modes import REPLACING_MODES
 from .sampling import Sampling
 
@@ -45,10 +46,15 @@ class InterpretationSettings:
     """Tokens drawn at random, of the guided distribution where there is guidance: among the plausible tokens as
     p · (p/q)^γ, at the temperature and from the nucleus of the sampling. None: the best one, always."""
 
+    insert_place: str = RESIDUAL
+    """Where in its decoder layer, or behind it, the vector is inserted; one of `places.WRITING_POINTS`."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "insert_layer", insert_layer_of(self.insert_layer))
         if self.replacing_mode not in tuple(REPLACING_MODES):
             raise ValueError(f"replacing_mode is {self.replacing_mode!r}: use one of {', '.join(REPLACING_MODES)}")
+        if self.insert_place not in WRITING_POINTS:
+            raise ValueError(f"insert_place is {self.insert_place!r}: use one of {', '.join(WRITING_POINTS)}")
         given = self.overlay_strength
         given = given.tolist() if hasattr(given, "tolist") else given
         object.__setattr__(self, "overlay_strength", tuple(given) if isinstance(given, Sequence) else given)
@@ -66,6 +72,12 @@ class InterpretationSettings:
         if not 0 < self.deep_gain < math.inf:
             raise ValueError(f"deep_gain is {self.deep_gain}: it must be finite and greater than 0 (1: no gain)")
 
+    def layers_of(self, sources: Sequence[int]) -> tuple[int, ...]:
+        """The layers that vectors from these layers are inserted at."""
+        if self.insert_layer == SAME:
+            return tuple(sources)
+        return self.insert_layer if isinstance(self.insert_layer, tuple) else (self.insert_layer,)
+
     def gain(self, depth: float | None) -> float:
         """The factor at the last placeholder for a vector from that depth, 0 to 1; None: from no layer."""
         risen = 0.0 if depth is None else (depth - DEEP_FROM) / (DEEP_TO - DEEP_FROM)
@@ -73,17 +85,20 @@ class InterpretationSettings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> InterpretationSettings:
-        """Those among the entries of a mapping, such as a manifest's settings. Without an entry of sampling there is
-        none. Raises KeyError, TypeError, ValueError."""
-        sampling = given.get("sampling")
-        plain = {field.name: given[field.name] for field in fields(cls) if field.name != "sampling"}
-        return cls(**plain, sampling=Sampling(**sampling) if isinstance(sampling, Mapping) else sampling)
+        """Those among the entries of a mapping, such as a manifest's settings; sampling and place may be absent.
+
+        Raises KeyError, TypeError, ValueError."""
+        sampling, place = given.get("sampling"), given.get("insert_place", RESIDUAL)
+        plain = {one.name: given[one.name] for one in fields(cls) if one.name not in ("sampling", "insert_place")}
+        drawn = Sampling(**sampling) if isinstance(sampling, Mapping) else sampling
+        return cls(**plain, sampling=drawn, insert_place=place)
 
     @property
     def description(self) -> str:
         """For people: "inserted at layer 1, normalized, strength 1, guidance 1"."""
         layer = insert_layer_text(self.insert_layer)
         where = "inserted at the layer it comes from" if layer == SAME else f"inserted at layer {layer}"
+        where += "" if self.insert_place == RESIDUAL else f" ({self.insert_place.replace('_', ' ')})"
         given = self.overlay_strength if isinstance(self.overlay_strength, tuple) else (self.overlay_strength,)
         strength = ", ".join(f"{number:g}" for number in given)
         chosen = [f"guidance {self.guidance:g}"] if self.guidance else []

@@ -13,8 +13,8 @@ from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..errors.suggestions import did_you_mean
 from ..models.chat_template import read_prompt
-from ..models.hook_points import RESIDUAL
 from ..models.layer_spec import insert_layer_of
+from ..models.places import RESIDUAL
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Selection

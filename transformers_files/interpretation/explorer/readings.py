@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..models.families import decoder_layers
-from ..models.hook_points import RESIDUAL
+from ..models.places import RESIDUAL
 from ..runs.grid import Plan, Source
 from ..runs.source_activations import SourceActivations
 from ..runs.source_model import SourceModel

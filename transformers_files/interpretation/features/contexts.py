@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt
-from ..models.hook_points import RESIDUAL
+from ..models.places import RESIDUAL
 from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
 

@@ -24,7 +24,7 @@ from ..measures.trust import roc_area
 from ..models.activations import capture
 from ..models.chat_template import encode_prompt
 from ..models.forward import input_device
-from ..models.hook_points import RESIDUAL
+from ..models.places import RESIDUAL
 from ..models.token_text import text_of
 from ..models.tokenizer import Tokenizer
 from .contexts import Activations, Context, Contexts

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder_layers
-from .hook_points import RESIDUAL, check_hook_point, hook_at
+from .hook_points import hook_at
 from .layer_inputs import check_layer_inputs, check_runs_once, keeping_nothing, text_model
+from .places import RESIDUAL, check_hook_point
 
 
 def capture(
@@ -36,7 +37,7 @@ def capture(
         tokens: positions in the sequence, in any order, negative ones counting from the end; or ranges of positions
             from 0 on, which stand for the mean over them, computed in float32 and rounded once.
         place: the hook point: "residual", or of each layer "attention_output", "mlp_input", "mlp_output" or
-            "layer_output"; see `hook_points.HOOK_POINTS`.
+            "layer_output"; see `places.HOOK_POINTS`.
 
     Returns:
         `[len(layers), len(tokens), hidden]` on the CPU, in the model's dtype.

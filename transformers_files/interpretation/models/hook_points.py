@@ -1,4 +1,4 @@
-"""Hook points: the places in and around a decoder layer where hidden embeddings can be read and written.
+"""Hook points: the modules at whose input or output hidden embeddings can be read and written; `places` names them.
 
     with hook_at(model, 5, "mlp_output", seen.append):     # acts on what the MLP of layer 5 returns
         model(input_ids)
@@ -10,21 +10,15 @@ Where the look-up fails, the model can be given the path:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from torch import nn
 
 from .families import UnsupportedModelError, decoder_layers
+from .places import ATTENTION_OUTPUT, FINAL_NORM, LAYER_OUTPUT, MLP_INPUT, MLP_OUTPUT, RESIDUAL, check_hook_point
 from .thread_hooks import Act, input_hook, output_hook
-
-RESIDUAL = "residual"
-ATTENTION_OUTPUT = "attention_output"
-MLP_INPUT = "mlp_input"
-MLP_OUTPUT = "mlp_output"
-LAYER_OUTPUT = "layer_output"
-FINAL_NORM = "final_norm"
 
 
 @dataclass(frozen=True)
@@ -49,20 +43,12 @@ _PLACES: Mapping[str, HookPoint] = {
     MLP_OUTPUT: HookPoint(paths=("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2")),
     LAYER_OUTPUT: HookPoint(),
 }
-HOOK_POINTS = tuple(_PLACES)
-"""Where hidden embeddings can be read: the residual stream at the input of a decoder layer; what its attention returns
-after the output projection; what its MLP (or mixture of experts) is given, after the norm in front of it if there is
-one; what its MLP returns; the residual stream at the output of the layer, which of the last one is the state before the
-final norm. A norm or multiplier that a layer puts behind its attention or MLP before it adds them to the residual
-stream (Gemma 2, OLMo 2, GLM 4; Granite) is not applied."""
-WRITING_POINTS = (*HOOK_POINTS, FINAL_NORM)
-"""Where they can be written: there, and what the final norm behind the last decoder layer returns."""
 
 
-def check_hook_point(hook_point: str) -> None:
-    """Raise ValueError for what is not one of `HOOK_POINTS`."""
-    if hook_point not in HOOK_POINTS:
-        raise ValueError(f"place is {hook_point!r}: use one of {', '.join(HOOK_POINTS)}")
+def check_writable(model: nn.Module, layers: Iterable[int], place: str) -> None:
+    """Raise `UnsupportedModelError` where the place of a layer cannot be found."""
+    for layer in layers if place != FINAL_NORM else ():  # that one is the decoder's own output
+        hook_point_module(model, layer, place)
 
 
 def hook_at(model: nn.Module, layer: int, hook_point: str, act: Act) -> AbstractContextManager[None]:

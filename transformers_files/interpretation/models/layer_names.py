@@ -5,7 +5,8 @@
 | `resid_pre.10`, `blocks.10.hook_resid_pre`, `model.layers.10.input`   | layer 10, the input of decoder layer 10  |
 | `resid_post.10`, `blocks.10.hook_resid_post`, `model.layers.10.output`| layer 11: what decoder layer 10 puts out |
 
-The output of the last decoder layer is no layer here: the last hidden state is that output after the final norm.
+The output of the last decoder layer is no layer here, since the last hidden state is that output after the final norm:
+it is read at the place `layer_output`, and in `insert_info` its name is understood.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class NamedLayer:
         if self.is_output and self.index == last:
             raise ValueError(
                 f"{self.name} is what the last decoder layer puts out, which is no hidden state: {last} is that after "
-                f"the final norm; write {last} if that is meant, or {last - 1}, the input of the last decoder layer"
+                f'the final norm; write {last} if that is meant, or give place="layer_output" and layer {last - 1}'
             )
 
 

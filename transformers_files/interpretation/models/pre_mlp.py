@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder_layers
-from .hook_points import ATTENTION_OUTPUT, MLP_INPUT, hook_point_module, part_of_layer
+from .hook_points import hook_point_module, part_of_layer
+from .places import ATTENTION_OUTPUT, MLP_INPUT
 from .thread_hooks import input_hook, output_hook
 
 Pairs = list[tuple[Tensor, Tensor]]

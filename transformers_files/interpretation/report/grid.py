@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..models.hook_points import RESIDUAL
-from ..models.layer_spec import insert_layer_text
+from ..models.places import RESIDUAL
 from ..results.record import MINUS, Record
 from ..results.samples import Agreement, agreement
 from .strings import inert, one_line, readable_tokens, visible
@@ -36,8 +35,8 @@ class PromptGrid:
 
     label: str
     prompt: str
-    insert_layer: str
-    """1, or 1,3, or same."""
+    inserted_at: str
+    """`Record.inserted_at`"""
     records: dict[_Place, Record]
     """(layer_idx, token_idx) → the record of that cell, of samples the most frequent. Cells that were not computed are
     absent."""
@@ -114,7 +113,7 @@ def _example(records: list[Record]) -> ExampleGrid:
         name = record.repeat_prompt_name
         if record.question is not None:
             name += f" · {one_line(record.question)}"
-        key = (name, record.repeat_prompt, insert_layer_text(record.insert_layer), record.place)
+        key = (name, record.repeat_prompt, record.inserted_at, record.place)
         cells = readings.setdefault(key, {})
         cells.setdefault((record.layer_idx, record.token_idx), {})[record.sample] = record
     return ExampleGrid(
@@ -169,7 +168,7 @@ def _parts(token: str, kind: str) -> list[str]:
 
 def _label(key: _Key, keys: list[_Key]) -> str:
     """The prompt's name and the hook point, with the insert layer where that would not tell two readings apart."""
-    name, _, insert_layer, hook_point = key
+    name, _, inserted_at, hook_point = key
     label = name if hook_point in ("", RESIDUAL) else f"{name} · {hook_point.replace('_', ' ')}"
     alike = [other for other in keys if (other[0], other[3]) == (name, hook_point)]
-    return label if len(alike) == 1 else f"{label} · layer {insert_layer} · {alike.index(key) + 1}"
+    return label if len(alike) == 1 else f"{label} · {inserted_at} · {alike.index(key) + 1}"

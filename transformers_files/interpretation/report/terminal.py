@@ -52,7 +52,7 @@ def show(
     for reading in chosen.readings:
         if min_trust > 0:
             reading = _without_the_untrusted(reading, min_trust, calibration)
-        _print(console, Text(f"{one_line(reading.label)}, inserted at layer {reading.insert_layer}", style="dim"))
+        _print(console, Text(f"{one_line(reading.label)}, inserted at {reading.inserted_at}", style="dim"))
         if chosen.layers == (None,):
             _print(console, _list(console, chosen, reading, scale))
             continue

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models.hook_points import RESIDUAL
-from ..models.layer_spec import InsertLayer
+from ..models.layer_spec import InsertLayer, insert_layer_text
+from ..models.places import RESIDUAL
 from ..models.token_text import token_pieces
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
@@ -95,6 +95,11 @@ class Record:
     question: str | None = column(
         TEXT_OR_NONE, "what was put into the interpretation prompt's `{question}` field, if it has one", default=None
     )
+    insert_place: str = column(
+        TEXT,
+        "where in its insert layer, or behind it: `residual`, its input, unless `--insert-place` says otherwise",
+        default=RESIDUAL,
+    )
     interpretation_tokens: tuple[str, ...] = ()
     """What each token adds to `interpretation_text`: they join to it. Not a column."""
 
@@ -110,13 +115,19 @@ class Record:
         return BUILT_IN_CALIBRATION.trust(self.interpretation_weights)
 
     @property
+    def inserted_at(self) -> str:
+        """For people: layer 1; layer 5 (mlp output)."""
+        layer = f"layer {insert_layer_text(self.insert_layer)}"
+        return layer if self.insert_place == RESIDUAL else f"{layer} ({self.insert_place.replace('_', ' ')})"
+
+    @property
     def kind(self) -> str:
         """The first part of `token_source`."""
         return self.token_source.partition(_SEPARATOR)[0]
 
     @property
     def place(self) -> str:
-        """Where in a layer it was read; one of `hook_points.HOOK_POINTS`, or "" for a vector."""
+        """Where in a layer it was read; one of `places.HOOK_POINTS`, or "" for a vector."""
         if self.kind == "vector":
             return ""
         return self.token_source.partition(_SEPARATOR)[2] or RESIDUAL

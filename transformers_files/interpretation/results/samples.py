@@ -47,7 +47,7 @@ def agreements(records: Iterable[Record]) -> list[Agreement]:
 
 def _cell(record: Record) -> tuple:
     place = record.layer_idx, record.token_idx, record.token_source
-    return record.name, record.prompt, record.repeat_prompt_name, record.repeat_prompt, record.insert_layer, *place
+    return record.name, record.prompt, record.repeat_prompt_name, record.repeat_prompt, record.inserted_at, *place
 
 
 def _same(text: str) -> str:

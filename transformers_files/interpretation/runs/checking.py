@@ -17,7 +17,7 @@ from ..errors.problems import ProblemsError, problems_of
 from ..mapping.checkpoint import MapsFile
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
-from ..models.hook_points import check_hook_point
+from ..models.places import check_hook_point
 from ..prompts.examples import ExamplesFile
 from ..prompts.index_selection import ALL, Selection
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
@@ -138,7 +138,15 @@ def collected(problems: list[str], prefix: str = "") -> Iterator[None]:
 
 def _set_by_reader(request: RunRequest) -> Iterator[str]:
     """What a request asks for, and a reader says."""
-    names = ("interpretation_prompts", "insert_layer", "replacing_mode", "overlay_strength", "guidance", "deep_gain")
+    names = (
+        "interpretation_prompts",
+        "insert_layer",
+        "insert_place",
+        "replacing_mode",
+        "overlay_strength",
+        "guidance",
+        "deep_gain",
+    )
     for name in (*names, "reader_adapter", "mapping", "device_map"):
         if getattr(request, name) != getattr(RunRequest, name):
             yield name

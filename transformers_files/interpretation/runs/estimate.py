@@ -256,6 +256,7 @@ def usual_record(through: InterpretationPrompt, settings: InterpretationSettings
         interpretation_weights=(_RELEVANCY,) * new,
         interpretation_prob=(_PROBABILITY,) * new,
         insert_layer=settings.insert_layer,
+        insert_place=settings.insert_place,
         **source,
     )
 

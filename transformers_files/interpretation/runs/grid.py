@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain, product
 
-from ..models.hook_points import RESIDUAL
+from ..models.places import RESIDUAL
 from ..prompts.examples import Example
 from ..prompts.index_selection import Position, Segment
 from ..prompts.interpretation_prompt import InterpretationPrompt
@@ -95,7 +95,7 @@ class Plan(Chunked):
     """How many tokens the model adds to each source, at most."""
     chunk_cells: int
     hook_point: str = RESIDUAL
-    """Where in a layer embeddings are read; one of `hook_points.HOOK_POINTS`."""
+    """Where in a layer embeddings are read; one of `places.HOOK_POINTS`."""
     captured_bytes: int = CAPTURED_BYTES
     samples: int | None = None
     """The number of samples of each cell; None: its only interpretation is not sampled."""

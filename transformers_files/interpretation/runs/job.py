@@ -22,9 +22,10 @@ from ..engine.decode import interpret_chunk, resolve_batch_size
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import map_vectors
 from ..models.families import decoder_layers
-from ..models.hook_points import RESIDUAL, check_hook_point
+from ..models.hook_points import check_writable
 from ..models.layer_inputs import check_evaluation_mode
 from ..models.layer_spec import SAME
+from ..models.places import RESIDUAL, check_hook_point
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Segment, Selection
@@ -220,6 +221,7 @@ def plan_job(
         hook_point=hook_point,
         source_model=source_model,
     )
+    check_writable(model, settings.layers_of(plan.layers), settings.insert_place)
     return Job(model, tokenizer, plan, settings, batch_size=batch_size, source_model=source_model, read=read)
 
 
@@ -237,6 +239,7 @@ def interpretation_fields(
         "interpretation_weights": interpretation.relevancy,
         "interpretation_prob": interpretation.probabilities,
         "insert_layer": settings.insert_layer,
+        "insert_place": settings.insert_place,
         "status": LOOP if interpretation.ended_by == LOOP else interpretation.status,
         "interpretation_tokens": pieces,
     }

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from ..engine.settings import InterpretationSettings
 from ..models.chat_template import ChatTemplateError, read_prompt
-from ..models.hook_points import RESIDUAL
 from ..models.layer_spec import SAME
+from ..models.places import FINAL_NORM, RESIDUAL
 from ..models.tokenizer import Tokenizer
 from ..prompts.examples import Example
 from ..prompts.index_selection import Selection
@@ -127,6 +127,10 @@ def _build(
     for layer in layers:
         if layer != SAME and layer >= limits.n_layers:
             problems.append(f"insert layer {layer} is out of range: 0 to {limits.n_layers - 1}")
+        elif settings.insert_place == FINAL_NORM and layer != limits.n_layers - 1:
+            problems.append(
+                f"insert place {FINAL_NORM} is behind the last layer: the insert layer must be {limits.n_layers - 1}"
+            )
     built: list[InterpretationPrompt] = []
     for prompt in prompts:
         try:

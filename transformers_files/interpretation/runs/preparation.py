@@ -17,8 +17,9 @@ from ..mapping.affine import AnyMap
 from ..mapping.checkpoint import MapsFile, check_spaces
 from ..models.adapters import Adapter
 from ..models.device_map import Placement
-from ..models.hook_points import RESIDUAL, hook_point_module
+from ..models.hook_points import check_writable, hook_point_module
 from ..models.loading import ModelError, Outline, read_outline, resolve_device, resolve_dtype
+from ..models.places import RESIDUAL
 from ..prompts.index_selection import Selection
 from ..prompts.questions import ask
 from ..readers.reader import Reader
@@ -128,6 +129,8 @@ def prepare(
         checked, mapping = _with_reader(checked, request, outline)
         began = _begun(request) or datetime.now() if began is None else began
         plan = _plan_of(request, checked, outline, reader, began)
+        inserted = checked.settings.layers_of(plan.layers if isinstance(plan, Plan) else ())
+        check_writable(outline.skeleton, inserted, checked.settings.insert_place)
         identity = identity_of(request, checked, outline, source, plan, dtype)
         found = Found()
         if ranks is None or ranks.leads:

@@ -92,7 +92,8 @@ class RunRequest:
         "all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5), segment(1:5)", default="all"
     )
     place: str = option(
-        "where embeddings are read: residual, attention_output, mlp_input, mlp_output", default="residual"
+        "where embeddings are read: residual, attention_output, mlp_input, mlp_output, layer_output",
+        default="residual",
     )
     interpretation_prompts: tuple[str, ...] = option(
         "a built-in name or a file; may be repeated",
@@ -114,6 +115,12 @@ class RunRequest:
         default=DEFAULTS.insert_layer,
         type=decoder_layers,
         metavar="N",
+    )
+    insert_place: str = option(
+        "where in that layer: residual, its input; attention_output, mlp_input, mlp_output, layer_output; or "
+        "final_norm, behind the last",
+        default=DEFAULTS.insert_place,
+        metavar="PLACE",
     )
     replacing_mode: str = option(
         "normalized, which blends, addition, norm_matched or norm_matched_addition",

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..engine.settings import InterpretationSettings
 from ..mapping.affine import AffineMap
 from ..mapping.checkpoint import MapsFile, check_spaces
-from ..models.hook_points import RESIDUAL
 from ..models.loading import Outline
+from ..models.places import RESIDUAL
 from ..prompts.index_selection import Selection
 from ..prompts.questions import Prompt
 from ..surgery.modes import REPLACING_MODES

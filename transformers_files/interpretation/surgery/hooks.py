@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import UnsupportedModelError, decoder, decoder_layers
-from ..models.hook_points import FINAL_NORM, RESIDUAL, hook_at
+from ..models.hook_points import hook_at
 from ..models.kv_cache import NAMES, cache_in, cached_length, is_unused, says_length
 from ..models.layer_inputs import check_layer_inputs, check_runs_once
+from ..models.places import FINAL_NORM, RESIDUAL
 from .insert_info import LayerInsertion, SurgeryPlan, plan_surgery
 from .keys import Site, called, layer_at
 from .writing import write

@@ -10,7 +10,7 @@ A layer may be given by its name in other libraries: "resid_pre.10", "blocks.10.
 "model.layers.10.input" are 10, and so are "resid_post.9" and its like: what one layer puts out is what the next is
 given.
 
-Other places than the input of a layer are given with their layer, ("mlp_output", 5): `hook_points.WRITING_POINTS`. The
+Other places than the input of a layer are given with their layer, ("mlp_output", 5): `places.WRITING_POINTS`. The
 output of the last layer, before the final norm, is ("layer_output", n_layers - 1), and what the final norm returns and
 the head is given ("final_norm", n_layers - 1).
 

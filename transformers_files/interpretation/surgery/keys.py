@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors.suggestions import did_you_mean
-from ..models.hook_points import FINAL_NORM, LAYER_OUTPUT, RESIDUAL, WRITING_POINTS
 from ..models.layer_names import named_layer
+from ..models.places import FINAL_NORM, LAYER_OUTPUT, RESIDUAL, WRITING_POINTS
 
 Site = int | tuple[str, int]
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..models.hook_points import RESIDUAL
 from ..models.layer_names import named_layer
+from ..models.places import RESIDUAL
 from .safetensors_rows import NamedTensors, TensorRows, open_safetensors
 from .vector_file import Origin, VectorsError
 
