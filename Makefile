@@ -29,7 +29,7 @@ test: $(ENV)/.tests-installed patch lint
 
 # Under a minute: what is fast of every package. `tests/test_documents.py` checks that none is missing.
 QUICK := errors models/test_kv_cache.py models/test_activations.py surgery/test_hooks.py surgery/test_steering.py \
-    prompts/test_index_selection.py prompts/test_stop.py engine/test_guidance.py engine/kernels \
+    prompts/test_index_selection.py prompts/test_stop.py engine/test_guidance.py control/test_editing.py engine/kernels \
     mapping/test_affine.py features/test_sparse_autoencoder.py selfie readers/test_selfie_adapter.py vectors results/test_columns.py results/test_parquet.py runs/test_grid.py runs/test_shards.py \
     measures report/test_grid.py report/test_palette.py report/test_strings.py test_sweep.py
 

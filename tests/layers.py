@@ -23,6 +23,7 @@ LAYERS = (
     "results",
     "runs",
     "measures",
+    "control",
     "features",
     "report",
 )

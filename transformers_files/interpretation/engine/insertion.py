@@ -98,22 +98,23 @@ def _plan(
     untouched: int,
 ) -> SurgeryPlan | None:
     """Every row's vectors at the placeholders of the prompt; what comes before the first is in the cache."""
-    locations = list(prompt.insert_locations)
-    options = {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}
     return plan_surgery(
-        [*(_insert_info(cell, locations, settings) | options for cell in cells), *[{}] * untouched],
+        [*(insert_info_of(cell, settings) for cell in cells), *[{}] * untouched],
         n_layers=len(decoder_layers(model)),
         hidden_size=cells[0].vector.shape[-1],
         batch_size=len(cells) + untouched,
         prompt_length=len(prompt.input_ids),
-        cached_length=locations[0],
+        cached_length=prompt.insert_locations[0],
     )
 
 
-def _insert_info(cell: Cell, locations: list[int], settings: InterpretationSettings) -> dict[Any, Any]:
+def insert_info_of(cell: Cell, settings: InterpretationSettings) -> dict[Any, Any]:
+    """The row of `insert_info` that inserts a cell's vector at the placeholders of its prompt, for gradients too."""
+    locations = list(cell.prompt.insert_locations)
     layers = cell.insert_layer if isinstance(cell.insert_layer, tuple) else (cell.insert_layer,)
     gain = settings.gain(cell.depth)
     vectors = cell.vector.expand(1, len(locations), -1)
     if gain != 1:
         vectors = torch.cat([vectors[:, :-1], gain * vectors[:, -1:]], dim=1)
-    return {(settings.insert_place, layer): (locations, vectors) for layer in layers}
+    sites = {(settings.insert_place, layer): (locations, vectors) for layer in layers}
+    return sites | {"overlay_strength": settings.overlay_strength, "replacing_mode": settings.replacing_mode}

@@ -93,14 +93,14 @@ class Adapter:
 
         self.check(model)
         try:
-            return PeftModel.from_pretrained(_sharing(model, self.name), str(self.folder)).eval()
+            return PeftModel.from_pretrained(sharing(model, self.name), str(self.folder)).eval()
         except AdapterError:
             raise
         except Exception as error:  # peft raises whatever the files make it raise
             raise AdapterError(f"adapter {self.name}: {' '.join(str(error).split())[:300]}") from error
 
 
-def _sharing(model: nn.Module, name: str) -> nn.Module:
+def sharing(model: nn.Module, name: str) -> nn.Module:
     """Other modules over the same memory. Parameters are objects of their own: peft freezes those that it finds."""
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     for where, parameter in model.named_parameters():
