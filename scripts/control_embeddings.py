@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--rank", type=int, default=8, metavar="N", help="of the adapter (default: 8)")
     add("--steps", type=int, default=100, metavar="N", help="default: 100")
     add("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
-    add("--keep", type=float, default=10.0, metavar="X", help="weight of how far references move (default: 10)")
+    add("--keep", type=float, default=100.0, metavar="X", help="weight of how far references move (default: 100)")
     add("--samples", type=int, default=8, metavar="N", help="of each rewarded interpretation, in a step (default: 8)")
     add("--every", type=int, default=20, metavar="N", help="steps from one checkpoint to the next (default: 20)")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")

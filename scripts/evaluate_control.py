@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--layers", default="12:24", metavar="LAYERS", help="decoder layers that change (default: 12:24)")
     add("--steps", type=int, default=25, metavar="N", help="default: 25")
     add("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
-    add("--keep", type=float, default=10.0, metavar="X", help="weight of how far references move (default: 10)")
+    add("--keep", type=float, default=100.0, metavar="X", help="weight of how far references move (default: 100)")
     return parse_options(parser, argv)
 
 

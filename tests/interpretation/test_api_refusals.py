@@ -34,7 +34,7 @@ def model():
         ({"prompt_output_tokens": -1}, "prompt_output_tokens is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"prompt_output_tokens": 600}, "the model takes 512"),
-        ({"place": "mlp"}, "place is 'mlp': use one of residual, attention_output, mlp_input, mlp_output"),
+        ({"place": "mlp"}, "place is 'mlp': use one of residual, attention_output"),
         ({"place": "mlp_input", "layers": 4}, r"layers: 4 is out of range: there are 4 \(0 to 3"),
         ({"layers": "mean(0:2)"}, r"layers: mean\(0:2\) is for tokens alone"),
         ({"minus": "Hello"}, '"all" selects 2 of 2 tokens, of the other prompt 5 of 5'),

@@ -93,8 +93,8 @@ def interpret(
             output; anything else selects among the prompt's alone. "mean(2:5)", or a range in a list, is the average
             over a span. "segment(2:6)" is one thing of four embeddings, which go into a placeholder each: the
             interpretation prompt has as many, or a single one that is `repeated`. Segments have no deep gain.
-        place: where embeddings are read: "residual", or of each decoder layer "attention_output", "mlp_input",
-            "mlp_output" or "layer_output"; see `places.HOOK_POINTS`.
+        place: where embeddings are read: "residual", or of each decoder layer "attention_output", "residual_mid",
+            "mlp_input", "mlp_output" or "layer_output"; see `places.HOOK_POINTS`.
         minus: another prompt; then differences are interpreted, prompt − minus. Each part of `tokens` is taken in both
             prompts and must select as many tokens of one as of the other: "last", negative indices and means always do.
         interpretation_prompt: a built-in name, the path of a JSON file, an InterpretationPrompt, its spec, a sequence
@@ -103,9 +103,9 @@ def interpret(
         raw: feed the prompt as it is; otherwise it becomes a user turn.
         insert_layer: the decoder layer at whose input embeddings are inserted; several: at each of them; "same": each
             at the layer that it comes from.
-        insert_place: where in that layer, "residual" (its input), "attention_output", "mlp_input", "mlp_output" or
-            "layer_output"; or "final_norm", what that norm makes of the output of the last layer, which is to be
-            `insert_layer` then.
+        insert_place: where in that layer: "residual" (its input), "attention_output", "residual_mid", "mlp_input",
+            "mlp_output" or "layer_output"; or "final_norm", what that norm makes of the output of the last layer, which
+            is to be `insert_layer` then.
         replacing_mode: "normalized" (strength 1 overwrites), "addition", "norm_matched" or "norm_matched_addition"; see
             `replacing`.
         overlay_strength: weight of the embedding; several: one per placeholder of the interpretation prompt.

@@ -14,7 +14,8 @@ from transformers.interpretation.models.places import HOOK_POINTS
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 9, 12]])
 TOKENS = range(7)
-WITHIN = HOOK_POINTS[1:]
+WITHIN = [place for place in HOOK_POINTS if not place.startswith("residual")]
+# residual_mid: tests/interpretation/surgery/test_residual_mid.py
 # (norm behind the attention, norm behind the MLP) of the families that have them
 BEHIND = {
     "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -104,7 +105,7 @@ def test_no_hooks_stay_behind():
 @pytest.mark.parametrize(
     ("place", "layers", "message"),
     [
-        ("mlp", [0], "place is 'mlp': use one of residual, attention_output, mlp_input, mlp_output"),
+        ("mlp", [0], "place is 'mlp': use one of residual, attention_output, residual_mid, mlp_input, "),
         ("mlp", [4], "place is 'mlp'"),
         ("mlp_output", [4], "layer 4 is out of range: there are 4, 0 to 3"),
     ],

@@ -176,7 +176,7 @@ def test_strengths_by_site():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (("mlp", 1), "'mlp' is no place in a layer; use one of residual, attention_output, mlp_input, mlp_output, "),
+        (("mlp", 1), "'mlp' is no place in a layer; use one of residual, attention_output, residual_mid, "),
         (("mlp_output", 4), "layer 4 is out of range"),
         (("mlp_output", "1"), "neither a layer"),
         (("final_norm", 1), "final_norm of layer 1: the final norm follows the last decoder layer alone; give layer 3"),

@@ -38,7 +38,7 @@ class ControlSettings:
     rank: int = 8
     steps: int = 100
     learning_rate: float = 1e-3
-    keep: float = 10.0
+    keep: float = 100.0
     """Weight of how far the states of references move, beside the loss of the targets (nats per token)."""
     references_at_once: int = 8
     samples: int = 8

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import UnsupportedModelError, decoder_layers
-from .hook_points import hook_at
+from .hook_points import hook_at, hook_point_module
 from .layer_inputs import check_layer_inputs, check_runs_once, keeping_nothing, text_model
 from .places import RESIDUAL, check_hook_point
 
@@ -58,6 +58,8 @@ def capture(
     check_layer_inputs(model)
     check_runs_once(model, set(wanted) - {last})
 
+    for layer in set(wanted) - {last}:
+        hook_point_module(model, layer, place)  # before hooks are set: to find it may take passes of its own
     states: dict[int, Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
         for layer in set(wanted) - {last}:

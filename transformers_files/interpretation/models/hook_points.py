@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from .families import UnsupportedModelError, decoder_layers
-from .places import ATTENTION_OUTPUT, FINAL_NORM, LAYER_OUTPUT, MLP_INPUT, MLP_OUTPUT, RESIDUAL, check_hook_point
+from .places import (
+    ATTENTION_OUTPUT,
+    FINAL_NORM,
+    LAYER_OUTPUT,
+    MLP_INPUT,
+    MLP_OUTPUT,
+    RESIDUAL,
+    RESIDUAL_MID,
+    check_hook_point,
+)
 from .thread_hooks import Act, input_hook, output_hook
 
 
@@ -39,6 +48,7 @@ _PLACES: Mapping[str, HookPoint] = {
     ATTENTION_OUTPUT: HookPoint(
         paths=("self_attention.dense", "self_attn", "self_attention", "attention", "attn"),
     ),
+    RESIDUAL_MID: HookPoint(is_input=True),
     MLP_INPUT: HookPoint(is_input=True, paths=("mlp", "block_sparse_moe", "feed_forward", "fc1")),
     MLP_OUTPUT: HookPoint(paths=("mlp.dense_4h_to_h", "mlp", "block_sparse_moe", "feed_forward", "fc2")),
     LAYER_OUTPUT: HookPoint(),
@@ -61,12 +71,17 @@ def hook_at(model: nn.Module, layer: int, hook_point: str, act: Act) -> Abstract
 
 
 def hook_point_module(model: nn.Module, layer: int, hook_point: str) -> nn.Module:
-    """The module whose input (residual, mlp_input) or output is that hook point of a layer; see `HOOK_POINTS`.
+    """The module whose input (residual, residual_mid, mlp_input) or output is that hook point of a layer.
 
+    What is in front of the MLP (residual_mid) is found by passes over a short text, once.
     Raises `UnsupportedModelError` where it cannot be found, and ValueError for a hook point that there is not.
     """
     check_hook_point(hook_point)
     module = decoder_layers(model)[layer]
+    if hook_point == RESIDUAL_MID:
+        from .residual_mid import norm_before_mlp  # not above: it finds the MLP with this very module
+
+        return norm_before_mlp(model, layer)
     if not _PLACES[hook_point].paths:
         return module
     named = getattr(model, "interpretation_places", {}).get(hook_point)

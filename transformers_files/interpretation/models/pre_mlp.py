@@ -1,5 +1,7 @@
 """The states around each layer's MLP: what it is given, and what its output is added to.
 
+`residual_mid.norm_before_mlp` names the module between the two.
+
 with pre_mlp_states(model) as pairs:
     model(input_ids)
 mlp_input, residual = pairs[6]      # of decoder layer 5; each [batch, columns, hidden]
@@ -7,7 +9,8 @@ mlp_input, residual = pairs[6]      # of decoder layer 5; each [batch, columns, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
@@ -52,7 +55,16 @@ def pre_mlp_states_of_layer(layer: nn.Module) -> Iterator[Pairs]:
 
 
 @contextmanager
-def _watched(layer: nn.Module, attention: nn.Module, mlp: nn.Module, name: str, pairs: Pairs) -> Iterator[None]:
+def watched_norm(model: nn.Module, layer: int) -> Iterator[Callable[[], nn.Module | None]]:
+    """What gives the module in front of a layer's MLP, once a pass has run. The pass raises as in `pre_mlp_states`."""
+    attention, mlp = (hook_point_module(model, layer, point) for point in (ATTENTION_OUTPUT, MLP_INPUT))
+    name = f"decoder layer {layer} of {type(model).__name__}"
+    with _watched(decoder_layers(model)[layer], attention, mlp, name, []) as watch:
+        yield lambda: watch.norm
+
+
+@contextmanager
+def _watched(layer: nn.Module, attention: nn.Module, mlp: nn.Module, name: str, pairs: Pairs) -> Iterator[_Layer]:
     watch = _Layer(name, pairs)
     with ExitStack() as hooks:
         hooks.enter_context(input_hook(layer, watch.begin))
@@ -60,9 +72,9 @@ def _watched(layer: nn.Module, attention: nn.Module, mlp: nn.Module, name: str, 
         for child in layer.children():
             if child is not mlp and child is not attention:
                 hooks.enter_context(input_hook(child, watch.given))
-                hooks.enter_context(output_hook(child, watch.returned))
+                hooks.enter_context(output_hook(child, functools.partial(watch.returned, child)))
         hooks.enter_context(input_hook(mlp, watch.feed))
-        yield
+        yield watch
 
 
 class _Layer:
@@ -73,8 +85,10 @@ class _Layer:
         self._input: Tensor | None = None
         self._attended = False
         self._given: Tensor | None = None
-        self._norms: list[tuple[Tensor, Tensor]] = []
+        self._norms: list[tuple[nn.Module, Tensor, Tensor]] = []
         """Modules that ran after the attention: what each was given and returned."""
+        self.norm: nn.Module | None = None
+        """The one in front of the MLP."""
 
     def begin(self, hidden: Tensor) -> None:
         self._input, self._attended = hidden, False
@@ -86,12 +100,13 @@ class _Layer:
     def given(self, hidden: Tensor) -> None:
         self._given = hidden
 
-    def returned(self, hidden: Tensor) -> None:
+    def returned(self, module: nn.Module, hidden: Tensor) -> None:
         if self._attended and self._given is not None:
-            self._norms.append((self._given, hidden))
+            self._norms.append((module, self._given, hidden))
 
     def feed(self, hidden: Tensor) -> None:
-        residual = next((given for given, returned in self._norms if returned is hidden), None)
+        found = ((module, given) for module, given, returned in self._norms if returned is hidden)
+        self.norm, residual = next(found, (None, None))
         # OPT flattens rows and columns in front of its MLP.
         if residual is None or self._input is None or residual is self._input or residual.shape != self._input.shape:
             raise UnsupportedModelError(

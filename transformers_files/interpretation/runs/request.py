@@ -92,7 +92,7 @@ class RunRequest:
         "all (prompt and output); of the prompt alone: last, 3,4, -2, 1:5, mean(1:5), segment(1:5)", default="all"
     )
     place: str = option(
-        "where embeddings are read: residual, attention_output, mlp_input, mlp_output, layer_output",
+        "where embeddings are read: residual, attention_output, residual_mid, mlp_input, mlp_output, layer_output",
         default="residual",
     )
     interpretation_prompts: tuple[str, ...] = option(
@@ -117,8 +117,8 @@ class RunRequest:
         metavar="N",
     )
     insert_place: str = option(
-        "where in that layer: residual, its input; attention_output, mlp_input, mlp_output, layer_output; or "
-        "final_norm, behind the last",
+        "where in that layer: residual, its input; attention_output, residual_mid, mlp_input, mlp_output, "
+        "layer_output; or final_norm, behind the last",
         default=DEFAULTS.insert_place,
         metavar="PLACE",
     )

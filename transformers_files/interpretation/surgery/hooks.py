@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import UnsupportedModelError, decoder, decoder_layers
-from ..models.hook_points import hook_at
+from ..models.hook_points import check_writable, hook_at
 from ..models.kv_cache import NAMES, cache_in, cached_length, is_unused, says_length
 from ..models.layer_inputs import check_layer_inputs, check_runs_once
-from ..models.places import FINAL_NORM, RESIDUAL
+from ..models.places import FINAL_NORM, RESIDUAL_MID
 from .insert_info import LayerInsertion, SurgeryPlan, plan_surgery
-from .keys import Site, called, layer_at
+from .keys import Site, called, layer_at, place_of
 from .writing import write
 
 __all__ = ["LayerInsertion", "SurgeryPlan", "plan_surgery", "surgery", "surgery_disabled"]
@@ -50,6 +50,8 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
         raise ValueError(f"layer {deepest} is out of range; the model has layers 0 to {len(layers) - 1}")
     check_layer_inputs(model)
     check_runs_once(model, set(map(layer_at, plan.layers)))
+    for site in plan.layers:
+        check_writable(model, [layer_at(site)], place_of(site))  # before hooks are set: it may take passes of its own
     operation = _Operation(plan)
     with ExitStack() as stack:
         stack.callback(operation.end)
@@ -58,9 +60,8 @@ def surgery(model: nn.Module, plan: SurgeryPlan) -> Iterator[None]:
         stack.callback(owner.register_forward_pre_hook(operation.start, with_kwargs=True).remove)
         stack.callback(owner.register_forward_hook(operation.finish).remove)
         for site in plan.layers:
-            place = RESIDUAL if isinstance(site, int) else site[0]
-            if place != FINAL_NORM:  # which `finish` sees, by whatever name the module goes
-                stack.enter_context(hook_at(model, layer_at(site), place, operation.at_site(site)))
+            if place_of(site) != FINAL_NORM:  # which `finish` sees, by whatever name the module goes
+                stack.enter_context(hook_at(model, layer_at(site), place_of(site), operation.at_site(site)))
         yield
     operation.check_complete()
 
@@ -154,6 +155,8 @@ class _Operation:
         self.pending[site][entries] = False
         if isinstance(site, int):
             self.replaced.append((hidden, operated))
+        elif place_of(site) == RESIDUAL_MID:
+            return hidden.copy_(operated)  # in place: the layer adds this very tensor to what its MLP returns
         return operated
 
     def check_place(self, site: Site, hidden: Tensor, at: LayerInsertion) -> None:
@@ -201,7 +204,7 @@ class _Operation:
 
     def after_norm(self, output: Any) -> Any:
         """The decoder's output after the surgery on what its final norm returns."""
-        site = next((site for site in self.plan.layers if not isinstance(site, int) and site[0] == FINAL_NORM), None)
+        site = next((site for site in self.plan.layers if place_of(site) == FINAL_NORM), None)
         if site is None:
             return output
         if type(output) is tuple:

@@ -72,6 +72,11 @@ def layer_at(site: Site) -> int:
     return site if isinstance(site, int) else site[1]
 
 
+def place_of(site: Site) -> str:
+    """Where in that layer."""
+    return RESIDUAL if isinstance(site, int) else site[0]
+
+
 def _index(given: Any, key: Any) -> int:
     try:
         return operator.index(given)
