@@ -185,7 +185,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(model, training, wanted,
     assert steps == [4, 5, 6]
     for name, parameter in whole.trained.items():
         assert torch.equal(parameter, resumed.trained[name])
-    with pytest.raises(ValueError, match="cannot be resumed: it is of other targets, references or settings"):
+    with pytest.raises(ValueError, match="cannot be resumed: it is of other data or settings"):
         control(model, TOKENIZER, [Target(TEXT, 2, wanted)], checkpoints=tmp_path, **options)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..engine.cell import Cell
 from ..engine.decode import interpret_chunk
 from ..engine.insertion import insert_info_of, resolved
+from ..engine.likelihood import token_log_probabilities
 from ..engine.sampling import Sampling
 from ..engine.settings import InterpretationSettings
 from ..models.chat_template import encode_prompt
@@ -20,7 +21,6 @@ from ..models.forward import input_device
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..results.record import interpretation_pieces
-from ..surgery.hooks import plan_surgery, surgery
 from .targets import Target
 
 
@@ -42,21 +42,8 @@ class Reader:
 
     def log_probabilities(self, vector: Tensor, layer: int, texts: Sequence[Sequence[int]]) -> Tensor:
         """`[texts]`: of token ids behind the interpretation prompt with the vector in it, in nats."""
-        before, longest = list(self.prompt.input_ids), max(map(len, texts))
-        device = input_device(self.model)
-        rows = torch.tensor([[*before, *text, *[0] * (longest - len(text))] for text in texts], device=device)
-        plan = plan_surgery(
-            [insert_info_of(self.cell(vector, layer), self.settings)] * len(texts),
-            n_layers=len(decoder_layers(self.model)),
-            hidden_size=len(vector),
-            batch_size=len(texts),
-            prompt_length=rows.shape[1],
-        )
-        assert plan is not None  # every row inserts
-        with surgery(self.model, plan):
-            logits = self.model(input_ids=rows, use_cache=False, return_dict=True).logits[:, len(before) - 1 : -1]
-        each = logits.float().log_softmax(-1).gather(2, rows[:, len(before) :, None].to(logits.device))[..., 0]
-        return torch.stack([row[: len(text)].sum() for row, text in zip(each, texts)])
+        infos = [insert_info_of(self.cell(vector, layer), self.settings)] * len(texts)
+        return torch.stack([row.sum() for row in token_log_probabilities(self.model, self.prompt, infos, texts)])
 
     def samples(self, vector: Tensor, layer: int, sampling: Sampling, name: str) -> list[tuple[tuple[int, ...], str]]:
         """Token ids and text of interpretations drawn at random, of raw probabilities."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..engine.sampling import Sampling
 from ..engine.settings import DEFAULT_PROMPT, DEFAULTS, InterpretationSettings
+from ..mapping.resuming import Store
 from ..mapping.translator import frozen
 from ..models.families import decoder_layers
 from ..models.layer_inputs import check_evaluation_mode
@@ -22,7 +23,7 @@ from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.spec_files import find_spec
 from .objective import Reader, moved, source_ids, states_of, target_loss
 from .targets import Target
-from .tuning import LORA, Tuned, restore, state_of, tune
+from .tuning import LORA, Tuned, tune
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -128,14 +129,15 @@ def train(
 ) -> None:
     """Adam on a loss, and on how far references move. loss: of the step with that number."""
     optimizer = torch.optim.AdamW(tuned.trained.values(), lr=settings.learning_rate, weight_decay=0.0)
-    for number in range(0 if store is None else store.resume(tuned, optimizer), settings.steps):
+    done = 0 if store is None else store.resume(tuned.trained, optimizer).steps
+    for number in range(done, settings.steps):
         optimizer.zero_grad()
         target, apart = loss(number), kept.moved(tuned.model, number, settings.references_at_once)
         (target + settings.keep * apart.to(target.device)).backward()
         optimizer.step()
         on_step(Step(number, float(target.detach()), float(apart.detach())))
         if store is not None and (number + 1) % store.every == 0:
-            store.save(tuned, optimizer, number + 1)
+            store.save(tuned.trained, optimizer, number + 1)
     tuned.model.requires_grad_(False)
 
 
@@ -161,43 +163,6 @@ class Kept:
         chosen = list(dict.fromkeys((number * at_once + one) % len(self.texts) for one in range(at_once)))
         now = states_of(model, [self.texts[one] for one in chosen], self.layers)
         return moved(now, [self.states[one] for one in chosen])
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where training can go on from when it was stopped."""
-
-    path: Path
-    every: int
-    """Steps from one checkpoint to the next."""
-    identity: str
-    """Of the training: another one's checkpoint is refused."""
-
-    def resume(self, tuned: Tuned, optimizer: torch.optim.Optimizer) -> int:
-        """How many steps are done. Raises ValueError for a checkpoint of something else."""
-        from safetensors import safe_open
-
-        if not self.path.exists():
-            return 0
-        try:
-            with safe_open(str(self.path), "pt") as file:
-                header = file.metadata() or {}
-                if header.get("training") != self.identity:
-                    raise ValueError("it is of other targets, references or settings")
-                restore(tuned, optimizer, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-                return int(header["steps"])
-        except Exception as error:  # safetensors has errors of its own, differing by version
-            raise ValueError(f"checkpoint {self.path} cannot be resumed: {error}; remove it to start over") from error
-
-    def save(self, tuned: Tuned, optimizer: torch.optim.Optimizer, steps: int) -> None:
-        """Whole or not at all."""
-        from safetensors.torch import save_file
-
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".tmp")
-        header = {"training": self.identity, "steps": str(steps)}
-        save_file(state_of(tuned, optimizer), str(beside), metadata=header)
-        beside.replace(self.path)
 
 
 def _layers(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..models.adapters import sharing
 from ..models.families import decoder_layers
@@ -86,22 +86,3 @@ def _names(model: nn.Module, layers: Sequence[int]) -> list[str]:
     """Of decoder layers, as the model's parameters begin."""
     known = {id(module): name for name, module in model.named_modules()}
     return [known[id(decoder_layers(model)[layer])] for layer in layers]
-
-
-def state_of(tuned: Tuned, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All that training goes on from: weights, and Adam's two means of each and its steps."""
-    found = {}
-    for name, parameter in tuned.trained.items():
-        found[f"weight.{name}"] = parameter.detach()
-        for part, value in optimizer.state.get(parameter, {}).items():
-            found[f"{part}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-    return {name: tensor.detach().clone().contiguous() for name, tensor in found.items()}
-
-
-@torch.no_grad()
-def restore(tuned: Tuned, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Raises KeyError, RuntimeError for the state of something else."""
-    for name, parameter in tuned.trained.items():
-        parameter.copy_(state[f"weight.{name}"])
-        parts = [key.removesuffix(f".{name}") for key in state if key.endswith(f".{name}")]
-        optimizer.state[parameter] = {part: state[f"{part}.{name}"] for part in parts if part != "weight"}
