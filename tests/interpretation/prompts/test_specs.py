@@ -10,7 +10,7 @@ from transformers.interpretation.prompts.interpretation_prompt import (
     InterpretationPrompt,
     InterpretationPromptSpec,
 )
-from transformers.interpretation.prompts.spec_files import find_spec
+from transformers.interpretation.prompts.spec_files import fields_of, find_spec, spec_of
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,13 @@ def test_unknown_names_and_missing_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot read the interpretation prompt") as caught:
         find_spec("x" * 10_000_000 + ".json")
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_spec_and_its_fields_are_the_same(name):
+    fields = json.loads(json.dumps(fields_of(BUILT_IN[name])))
+    assert spec_of(fields, "here", "other") == BUILT_IN[name]
+    del fields["name"]
+    assert spec_of(fields, "here", "other").name == "other"
+    with pytest.raises(ValueError, match="here: unknown key 'sequenc' "):
+        spec_of({"sequenc": [0]}, "here", "other")

@@ -7,7 +7,10 @@ find_spec("mine.json")      # an object with the fields of InterpretationPromptS
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ..errors.suggestions import did_you_mean
 from .interpretation_prompt import BUILT_IN, InterpretationPromptSpec, shortened
@@ -56,8 +59,17 @@ def _read_spec(path: Path) -> InterpretationPromptSpec:
         raise ValueError(f"cannot read the interpretation prompt {shortened(str(path))}: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: an interpretation prompt is an object with the keys {', '.join(_FIELD_TYPES)}")
+    return spec_of(content, str(path), path.stem)
 
-    problems = []
+
+def spec_of(content: Mapping[str, Any], where: str, name: str) -> InterpretationPromptSpec:
+    """The spec with these fields, as a JSON file has them.
+
+    where: for messages. name: of a prompt that has none.
+
+    Raises ValueError: everything that is wrong with them.
+    """
+    content, problems = dict(content), []
     for key, value in content.items():
         if key not in _FIELD_TYPES:
             problems.append(f"unknown key {shortened(key)}{did_you_mean(key, _FIELD_TYPES)}")
@@ -66,8 +78,16 @@ def _read_spec(path: Path) -> InterpretationPromptSpec:
     if isinstance(content.get("sequence"), list):
         content["sequence"] = tuple(content["sequence"])
     if problems:
-        raise ValueError(f"{path}: {'; '.join(problems)}")
+        raise ValueError(f"{where}: {'; '.join(problems)}")
     try:
-        return InterpretationPromptSpec(**{"name": path.stem, **content})
+        return InterpretationPromptSpec(**{"name": name, **content})
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
+
+
+def fields_of(spec: InterpretationPromptSpec) -> dict[str, Any]:
+    """What a JSON file of a spec has: `spec_of` makes it again. Of a prompt that a question was put into, the question
+    is not among them."""
+    standard = {field.name: field.default for field in fields(InterpretationPromptSpec)}
+    given = {name: getattr(spec, name) for name in _FIELD_TYPES}
+    return {name: value for name, value in given.items() if value != standard[name]}

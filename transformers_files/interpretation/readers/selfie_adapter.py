@@ -18,19 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.chat_template import has_chat_template, user_turn
 from ..models.tokenizer import Tokenizer
 from ..prompts.interpretation_prompt import InterpretationPromptSpec
+from .own_header import KEY, OwnHeader
+from .projection import PARTS, Projection
 from .reader import FittedReader, ReaderError, hidden_size
 
-_SMALLEST_NORM = 1e-8  # added, as there
-_PARTS = {
-    "scale_only": ("log_scale",),
-    "scalar_affine": ("log_scale", "bias"),
-    "low_rank_only": ("U", "V", "bias"),
-    "scalar_affine_plus_low_rank": ("log_scale", "U", "V", "bias"),
-    "full_rank": ("weight", "bias"),
-}
-"""The tensors of each type of projection."""
 MEANS = "mean-vectors.safetensors"
 _WITH_MEAN = "wikipedia"
 """In the names of the adapters whose vectors are differences from a mean over topics, in a file beside them."""
@@ -42,7 +36,8 @@ _PROMPTS = {
     "<|fim_pad|>": "<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}",
 }
 """By the token that stands for the vector: of Llama 3 and of Qwen2.5, without a system's turn."""
-_QUESTION, _ANSWER = 'What is the meaning of "{0}"?', 'The meaning of "{0}" is "'
+_MARK = "{vector}"
+_QUESTION, _ANSWER = f'What is the meaning of "{_MARK}"?', f'The meaning of "{_MARK}" is "'
 
 
 @dataclass(frozen=True)
@@ -50,22 +45,26 @@ class SelfieAdapter:
     """An adapter's file, read whole: it is small."""
 
     path: Path
-    kind: str
-    normalizes: bool
-    tensors: Mapping[str, Tensor]
+    projection: Projection
     hidden: int
-    mean: Tensor | None
     layer: int | None
     """Whose vectors it was trained on, in this package's numbers; None where no file says."""
+    own: OwnHeader | None = None
+    """What the file says if this package has written it."""
 
     @property
     def description(self) -> str:
-        read = "" if self.layer is None else f", of layer {self.layer} less its mean"
-        return f"SelfIE adapter {self.path.name}: {self.kind.replace('_', ' ')}, hidden size {self.hidden}{read}"
+        kind, mean = (
+            self.projection.kind.replace("_", " "),
+            " less its mean" if self.projection.mean is not None else "",
+        )
+        model = "" if self.own is None else f", trained on {self.own.model}"
+        read = "" if self.layer is None else f", of layer {self.layer}{mean}"
+        return f"SelfIE adapter {self.path.name}: {kind}, hidden size {self.hidden}{model}{read}"
 
     @property
     def digest(self) -> str:
-        files = [self.path] + ([] if self.mean is None else [self.path.with_name(MEANS)])
+        files = [self.path] + ([] if self.projection.mean is None else [self.path.with_name(MEANS)])
         return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
     def fit(self, model: nn.Module, tokenizer: Tokenizer, layers: str | None = None) -> FittedReader:
@@ -76,25 +75,14 @@ class SelfieAdapter:
         if layers is None and own is None:
             raise ReaderError(f"reader {self.path}: no file says of which layer its vectors are; give layers")
         if layers is not None and own is not None and layers != own:
-            raise ReaderError(f"reader {self.path}: found layers {layers}, expected {own}, which its mean is of")
-        return FittedReader(_prompt(self.path, tokenizer), 0, "normalized", str(layers or own), self.soft_tokens)
-
-    def soft_tokens(self, vectors: Tensor) -> Tensor:
-        """`[n, hidden]` → `[n, hidden]`, float32, in the units of the embedding layer."""
-        x = vectors.float()
-        parts = {name: tensor.to(x.device) for name, tensor in self.tensors.items()}
-        if self.mean is not None:
-            x = x - self.mean.to(x.device)
-        if self.normalizes:
-            x = x / (x.norm(dim=-1, keepdim=True) + _SMALLEST_NORM)
-        made = torch.zeros_like(x)
-        if "log_scale" in parts:
-            made = made + parts["log_scale"].exp() * x
-        if "U" in parts:
-            made = made + x @ parts["U"] @ parts["V"].T
-        if "weight" in parts:
-            made = made + x @ parts["weight"].T
-        return made + parts["bias"] if "bias" in parts else made
+            raise ReaderError(f"reader {self.path}: found layers {layers}, expected {own}, which it was trained on")
+        prompt = published_prompt(tokenizer) if self.own is None else self.own.prompt
+        if prompt is None:
+            raise ReaderError(
+                f"reader {self.path}: found a tokenizer in which none of {', '.join(_PROMPTS)} is one token; expected "
+                "one of Llama 3 or Qwen2.5, whose prompts are known"
+            )
+        return FittedReader(prompt, 0, "normalized", str(layers or own), self.projection)
 
 
 def recognises(path: Path) -> bool:
@@ -106,7 +94,7 @@ def read(path: Path) -> SelfieAdapter:
     """Raises ReaderError."""
     header, tensors = _contents(path)
     kind, normalizes, size = _configuration(path, header)
-    expected = _PARTS[kind]
+    expected = PARTS[kind]
     if set(tensors) != set(expected):
         raise ReaderError(f"reader {path}: found tensors {sorted(tensors)}, expected {sorted(expected)} of {kind}")
     sizes = {len(tensors[name]) for name in ("bias", "weight", "U", "V") if name in tensors}
@@ -116,8 +104,52 @@ def read(path: Path) -> SelfieAdapter:
         raise ReaderError(f"reader {path}: found no model_dim in its header, expected one for {kind}")
     if sizes - {hidden}:
         raise ReaderError(f"reader {path}: found tensors of size {sorted(sizes)}, expected {hidden}")
-    mean, layer = _mean(path, hidden) if _WITH_MEAN in path.name.lower() else (None, None)
-    return SelfieAdapter(path, kind, normalizes, {k: t.float() for k, t in tensors.items()}, hidden, mean, layer)
+    own = OwnHeader.of(header, path)
+    has_mean = _WITH_MEAN in path.name.lower() if own is None else own.mean
+    mean, layer = _mean(path, hidden) if has_mean else (None, None)
+    if own is not None and has_mean and layer != own.layer:
+        raise ReaderError(f"reader {path}: found the mean of layer {layer} beside it, expected that of {own.layer}")
+    projection = Projection(kind, normalizes, {name: one.float() for name, one in tensors.items()}, mean)
+    return SelfieAdapter(path, projection, hidden, layer if own is None else own.layer, own)
+
+
+def write(adapter: SelfieAdapter, config: Mapping[str, Any], header: Mapping[str, str]) -> None:
+    """The file that `read` makes it of, in the published layout, and its mean beside it.
+
+    config: what is said of the projection besides its type. header: further texts.
+
+    Raises ReaderError where another mean lies there.
+    """
+    from safetensors.torch import save_file
+
+    projection, path = adapter.projection, adapter.path
+    if projection.mean is not None and not mean_is_beside(path, projection.mean, adapter.layer):
+        save_file({f"layer_{(adapter.layer or 0) - 1}": projection.mean}, str(path.with_name(MEANS)))
+    told = {"type": projection.kind, "normalize_input": projection.normalizes, **config}
+    texts = {"config_json": json.dumps({"projection": told}), "model_dim": str(adapter.hidden), **header}
+    texts |= {} if adapter.own is None else {KEY: adapter.own.to_json()}
+    beside = path.with_name(f"{path.name}.tmp")
+    save_file({name: one.contiguous() for name, one in projection.tensors.items()}, str(beside), metadata=texts)
+    beside.replace(path)
+
+
+def mean_is_beside(path: Path, mean: Tensor, layer: int | None) -> bool:
+    """Whether this mean lies beside an adapter's file already; False where none does.
+
+    Raises ReaderError where another does, and for a layer that the published layout, which counts the outputs of
+    blocks, has no name for.
+    """
+    if not layer:
+        raise ReaderError(f"reader {path}: found a mean of layer {layer}, expected one of a layer from 1 on")
+    if not path.with_name(MEANS).exists():
+        return False
+    there, its_layer = _mean(path, len(mean))
+    if its_layer != layer or not torch.allclose(there, mean):
+        raise ReaderError(
+            f"reader {path}: found the mean of other vectors in {path.with_name(MEANS)}, where its own would go; name "
+            "another folder"
+        )
+    return True
 
 
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -141,8 +173,8 @@ def _configuration(path: Path, header: Mapping[str, str]) -> tuple[str, bool, in
     else:
         kind, normalizes = header.get("projection_type"), header.get("normalize_input", "true")
         normalizes = {"true": True, "false": False}.get(str(normalizes).lower(), normalizes)
-    if kind not in _PARTS:
-        raise ReaderError(f"reader {path}: found projection type {kind!r} in its header, expected {', '.join(_PARTS)}")
+    if kind not in PARTS:
+        raise ReaderError(f"reader {path}: found projection type {kind!r} in its header, expected {', '.join(PARTS)}")
     if not isinstance(normalizes, bool):
         raise ReaderError(f"reader {path}: found normalize_input {normalizes!r}, expected true or false")
     size = header.get("model_dim")
@@ -165,12 +197,23 @@ def _mean(path: Path, hidden: int) -> tuple[Tensor, int]:
     return mean, int(name.removeprefix("layer_")) + 1
 
 
-def _prompt(path: Path, tokenizer: Tokenizer) -> InterpretationPromptSpec:
+def published_prompt(tokenizer: Tokenizer) -> InterpretationPromptSpec | None:
+    """None for a tokenizer whose prompt was not published."""
     for mark, turns in _PROMPTS.items():
         if tokenizer.encode(mark, add_special_tokens=False) == [tokenizer.get_vocab().get(mark)]:
-            text = turns.format(_QUESTION.format(mark), _ANSWER.format(mark))
-            return InterpretationPromptSpec("selfie_adapter", text=text, placeholder=mark, stop='"')
-    raise ReaderError(
-        f"reader {path}: found a tokenizer in which none of {', '.join(_PROMPTS)} is one token; expected one of "
-        "Llama 3 or Qwen2.5, whose prompts are known"
-    )
+            return _asking(turns.format(_QUESTION, _ANSWER).replace(_MARK, mark), mark)
+    return None
+
+
+def prompt_for(tokenizer: Tokenizer) -> InterpretationPromptSpec:
+    """The published prompt; or the same words in the turns of the tokenizer's own chat template, or of none."""
+    published = published_prompt(tokenizer)
+    if published is not None:
+        return published
+    question = user_turn(tokenizer, _QUESTION) if has_chat_template(tokenizer) else f"{_QUESTION}\n"
+    gap = "" if question[-1:].isspace() else " "
+    return _asking(question + gap + _ANSWER, _MARK)
+
+
+def _asking(text: str, mark: str) -> InterpretationPromptSpec:
+    return InterpretationPromptSpec("selfie_adapter", text=text, placeholder=mark, stop='"')
