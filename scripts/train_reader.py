@@ -1,6 +1,6 @@
 """Train a SelfIE adapter, which makes soft tokens of vectors, for your own model from vectors whose labels are known.
 
-    python scripts/train_reader.py --data scripts/examples/topics.csv --layer 18 --output reader.safetensors
+    python scripts/train_reader.py --data scripts/examples/topics.csv --layer 24 --output reader.safetensors
     python scripts/get_interpretations_from_examples.py --reader reader.safetensors --tokens last --examples mine.json
 
 The data is a table, .csv, .jsonl or .parquet, with the columns prompt (whose last token is read at --layer) or vector,

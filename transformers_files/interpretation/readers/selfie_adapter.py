@@ -123,6 +123,7 @@ def write(adapter: SelfieAdapter, config: Mapping[str, Any], header: Mapping[str
     from safetensors.torch import save_file
 
     projection, path = adapter.projection, adapter.path
+    path.parent.mkdir(parents=True, exist_ok=True)
     if projection.mean is not None and not mean_is_beside(path, projection.mean, adapter.layer):
         save_file({f"layer_{(adapter.layer or 0) - 1}": projection.mean}, str(path.with_name(MEANS)))
     told = {"type": projection.kind, "normalize_input": projection.normalizes, **config}
