@@ -18,9 +18,10 @@ from transformers.interpretation.models.activations import capture
 from transformers.interpretation.prompts.examples import read_examples
 from transformers.interpretation.prompts.interpretation_prompt import encode_prompt
 from transformers.interpretation.prompts.spec_files import find_spec
+from transformers.interpretation.vectors.labelled import read_labelled
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
-DATA = ("facts.json", "entities.json", "persons.json")
+DATA = ("facts.json", "entities.json", "persons.json", "control.json")
 PROMPTS = sorted(path.name for path in FOLDER.glob("*.json") if path.name not in DATA)
 
 
@@ -119,3 +120,10 @@ def test_the_default_prompt_says_nothing_that_is_asked_for():
     values = {person[attribute] for person in persons["persons"] for attribute in persons["phrases"]}
     text = find_spec(DEFAULT_PROMPT).sequence[0]
     assert not {word for word in values | held_out if names(word, text)}
+
+
+def test_topics_are_told_apart_by_their_labels():
+    table = read_labelled(FOLDER / "topics.csv")
+    assert len(set(table.labels)) == len(table.labels) and len(table.of("test").labels) >= 100
+    for prompt, label in zip(table.prompts, table.labels):
+        assert label in prompt
