@@ -318,5 +318,12 @@ def test_settings_that_cannot_be(change):
 def test_what_does_not_fit_the_model(model):
     with pytest.raises(ValueError, match="found vectors of size 32, expected the model's hidden size 64"):
         train_adapter(tiny_model(hidden_size=64, vocab_size=VOCABULARY), TOKENIZER, labelled(), prompt=SPEC)
+    asked = InterpretationPromptSpec("ask", text="_ {question}").asking("Why?")
+    with pytest.raises(ValueError, match="'ask' has a question"):
+        train_adapter(model, TOKENIZER, labelled(), prompt=asked)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="step 0: the loss is nan"):
+        train_adapter(model, TOKENIZER, labelled(), prompt=SPEC)
     with pytest.raises(ValueError, match="training mode"):
         train_adapter(model.train(), TOKENIZER, labelled(), prompt=SPEC)

@@ -170,8 +170,8 @@ def train_adapter(
         prompt: what the vectors are read with; None: as `selfie_adapter.prompt_for` has it.
         checkpoint: a file that training can go on from when it was stopped; a call with the same arguments does.
 
-    Raises ValueError for vectors that do not fit the model, for a mean of no layer, for the checkpoint of another
-    training, and where the loss is no number.
+    Raises ValueError for vectors that do not fit the model, for a mean of no layer, for a prompt that was asked a
+    question, for the checkpoint of another training, and where the loss is no number.
     """
     settings = settings or AdapterSettings()
     check_evaluation_mode(model)
@@ -180,6 +180,8 @@ def train_adapter(
     if settings.subtract_mean and data.layer is None:
         raise ValueError("a mean belongs to a layer, and the vectors are of none: name it, or do not subtract the mean")
     spec = prompt or prompt_for(tokenizer)
+    if spec.question is not None:
+        raise ValueError(f"interpretation prompt {spec.name!r} has a question, which an adapter's file cannot keep")
     built = spec.build(tokenizer)
     end = getattr(tokenizer, "eos_token_id", None)
     closing = [] if end is None else [end]
