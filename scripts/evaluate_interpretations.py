@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.evaluation_echoes import echoes_section
+from common.evaluation_patching import patching_sections
 from common.evaluation_privileged import facts_section, persons_sections
 from common.evaluation_recovery import as_json, depths, read_lenses, recovery_section
 from common.evaluation_roundtrip import roundtrip_section
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from transformers.interpretation.measures import Entity, Fact, Faithfulness, Interpreter
 
 USUAL = ("recovery", "trust", "identity", "entities", "faithfulness")
-MEASURES = (*USUAL, "privileged", "echoes", "roundtrip")
+MEASURES = (*USUAL, "privileged", "echoes", "roundtrip", "attributes", "steps")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,7 +176,7 @@ def measure(
 
     model, tokenizer = interpreter.model, interpreter.tokenizer
     measured: dict[str, Any] = {}
-    if {"recovery", "trust", "faithfulness", "privileged", "roundtrip"} & set(wanted):
+    if {"recovery", "trust", "faithfulness", "privileged", "roundtrip", "attributes", "steps"} & set(wanted):
         known = known_facts(model, tokenizer, facts)
         measured |= {"facts": len(facts), "known facts": len(known)}
         print(f"{len(known)} of {len(facts)} facts are known to the model", file=sys.stderr)
@@ -193,6 +194,9 @@ def measure(
             print("no trust: it is calibrated on facts of the tuning half that the model knows", file=sys.stderr)
     if "roundtrip" in wanted:
         measured["round trip"] = roundtrip_section(interpreter, cells, layers, loaded.n_layers)
+    if {"attributes", "steps"} & set(wanted):
+        inserted = [layer for layer in layers if layer < loaded.n_layers]  # each at its own layer
+        measured |= patching_sections(wanted, interpreter, known, tuning, inserted)
     if "identity" in wanted:
         texts = [fact.prompt for fact in facts]
         shares = next_token_shares(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.evaluation_echoes import echoes_text
+from common.evaluation_patching import two_steps_text
 from common.evaluation_roundtrip import roundtrip_text
 
 if TYPE_CHECKING:
@@ -34,15 +35,19 @@ SECTIONS = {
         f"privileged, {what}": ("net", "named", "by other", "by shuffled")
         for what in ("known facts", "persons' names", "persons' sentences")
     },
+    "attributes of subjects": ("net", "named", "by other", "linear probe"),
 }
 """Measure → its columns in the table; those that nothing stands in are left out."""
+
+OWN_WAY = {"attributes of subjects": "questions of their own, each state at its own layer"}
+"""Measures that do not use the interpretation prompt."""
 
 
 def tables(measured: dict[str, Any]) -> list[str]:
     """A table per measure, with intervals, one line per layer."""
     how = f"{measured['interpretation prompt']['name']} at layer {measured['settings']['insert_layer']}"
     by_layer = [
-        _table(f"{title}, {measured['half']} half, {how}", measured[title], columns)
+        _table(f"{title}, {measured['half']} half, {OWN_WAY.get(title, how)}", measured[title], columns)
         for title, columns in SECTIONS.items()
         if title in measured
     ]
@@ -50,7 +55,8 @@ def tables(measured: dict[str, Any]) -> list[str]:
     learned = [_learned(measured["invented persons"])] if "invented persons" in measured else []
     echoes = [echoes_text(measured["echoes"])] if "echoes" in measured else []
     trip = [roundtrip_text(measured["round trip"])] if "round trip" in measured else []
-    return by_layer + trust + learned + echoes + trip
+    steps = [two_steps_text(measured["two steps"])] if "two steps" in measured else []
+    return by_layer + trust + learned + echoes + trip + steps
 
 
 def _learned(persons: dict[str, Any]) -> str:

@@ -76,6 +76,27 @@ def test_echoes_of_the_prompt_are_told(folder, tmp_path, capsys):
     assert "the interpretation prompt's own words in" in capsys.readouterr().out
 
 
+def test_questions_about_subjects(folder, tmp_path, capsys):
+    output, given = tmp_path / "evaluation.json", tmp_path / "facts.json"
+    more = ["--measures", "attributes", "steps", "--half", "tuning"]
+    assert main(arguments(folder, output, *more)) == 0
+    told = capsys.readouterr().err
+    assert "no attributes of subjects: no fact is of a relation" in told and "no two steps: 0 two-step" in told
+    model, facts = tiny_model(vocab_size=VOCABULARY, num_hidden_layers=6), []
+    for subject in "bcdfghklm":
+        ids = TOKENIZER.encode(f"so {subject} is")
+        answer = TOKENIZER.decode(continue_greedily(model, ids, 8), skip_special_tokens=True).strip()
+        facts.append({"relation": "r", "prompt": f"so {subject} is", "paraphrase": "p", "answer": answer})
+    facts = [{**fact, "half": "tuning"} for fact in facts if fact["answer"]]
+    assert len(facts) > 3
+    write_json(given, {"facts": facts})
+    assert main([*arguments(folder, output, *more), "--facts", str(given)]) == 0
+    layers = json.loads(output.read_text())["attributes of subjects"]["layers"]
+    assert list(layers) == ["0", "2", "4"]  # hidden state 6 is the input of no layer
+    assert all(list(row) == ["net", "named", "by other", "linear probe"] for row in layers.values())
+    assert "attributes of subjects" in capsys.readouterr().out
+
+
 def test_a_table_a_json_file_and_a_figure(folder, tmp_path, capsys):
     output = tmp_path / "new" / "evaluation.json"
     assert main(arguments(folder, output, "--half", "tuning")) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.evaluation_views import recovery_figure
+from common.evaluation_views import recovery_figure, tables
 from matplotlib.figure import Figure
 
 
@@ -26,3 +26,26 @@ def test_fitted_lenses_are_lines_beside_the_logit_lens():
         "tuned lens, top 1": [0.2 + 0.04, 0.2 + 0.08],
         "Jacobian lens, top 1": [0.3 + 0.04, 0.3 + 0.08],
     }
+
+
+def test_patching_measures_are_printed():
+    attributes = {name: share(0.5) for name in ("net", "named", "by other", "linear probe")}
+    steps = {name: share(0.4) for name in ("net", "named", "by other", "composed")}
+    measured = {
+        "interpretation prompt": {"name": "describe"},
+        "settings": {"insert_layer": 2},
+        "half": "held-out",
+        "attributes of subjects": {"layers": {3: attributes}},
+        "two steps": {"pairs": 9, "layers": {3: {1: steps, 2: {**steps, "net": share(0.6)}}}},
+    }
+    first, second = tables(measured)
+    assert first.splitlines()[0] == (
+        "attributes of subjects, held-out half, questions of their own, each state at its own layer"
+    )
+    assert first.splitlines()[2].split("]") == ["        3     50% [40%, 60%", *["     50% [40%, 60%"] * 3, ""]
+    assert second.splitlines() == [
+        "two steps, 9 questions; both in one prompt: 40% [30%, 50%] answered",
+        "     from    into 1    into 2",
+        "        3       40%       60%",
+        "net of another question's state; the best: 60% [50%, 70%]",
+    ]

@@ -17,6 +17,16 @@ from .entities import KindShares, names_kind, score_kinds
 from .faithfulness import Faithfulness, Returns, score_faithfulness
 from .identity import NextToken, next_token_shares
 from .interpreter import Interpreter, Said, last_token_states
+from .patching import (
+    Attributes,
+    Question,
+    Repaired,
+    TwoSteps,
+    questions_of,
+    score_attributes,
+    score_two_steps,
+    two_steps_of,
+)
 from .persons import LearningSettings, Person, check_peft, learn_persons, read_persons
 from .privileged import Answers, PrivilegedShares, read_answers, read_text
 from .questions import HALVES, Entity, Fact, QuestionsError, names, of_half, read_entities, read_facts
@@ -29,6 +39,7 @@ from .trust import Step, calibrate, precision_at, separation, steps
 __all__ = [
     "HALVES",
     "Answers",
+    "Attributes",
     "Candidate",
     "Echoes",
     "Entity",
@@ -41,7 +52,9 @@ __all__ = [
     "NextToken",
     "Person",
     "PrivilegedShares",
+    "Question",
     "QuestionsError",
+    "Repaired",
     "Returns",
     "RoundTrip",
     "RoundTripSettings",
@@ -52,6 +65,7 @@ __all__ = [
     "Shares",
     "Step",
     "Trial",
+    "TwoSteps",
     "answer_ranks",
     "calibrate",
     "check_peft",
@@ -70,17 +84,21 @@ __all__ = [
     "of_half",
     "own_layer_shares",
     "precision_at",
+    "questions_of",
     "read_answers",
     "read_entities",
     "read_facts",
     "read_persons",
     "read_text",
+    "score_attributes",
     "score_cells",
     "score_echoes",
     "score_faithfulness",
     "score_kinds",
+    "score_two_steps",
     "separation",
     "share_named",
     "shares_among_best",
     "steps",
+    "two_steps_of",
 ]
