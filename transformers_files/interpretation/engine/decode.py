@@ -52,6 +52,7 @@ from ..models.forward import (
 )
 from ..models.kv_cache import check_window
 from ..models.layer_inputs import check_evaluation_mode, check_layer_inputs
+from ..models.sending import read_tokens, sent
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..prompts.stop import END_OF_SEQUENCE, LENGTH, Stop
 from ..surgery.modes import REPLACING_MODES, has_norm
@@ -201,13 +202,13 @@ def _decode(
     rows, beside = generated, [0] * len(generated)  # beside: which row without surgery has read the same text
     logits, cache = read_under_surgery(model, prompt, cells, settings, shared, untouched=1)
     for step in range(settings.max_new_tokens):
-        texts_read = torch.tensor(beside, device=device)
+        texts_read = sent(beside, device)
         best, probabilities = _choose(logits[: len(rows)], logits[len(rows) :], texts_read, rows, settings)
         without = probabilities_of(logits[len(rows) :], texts_read, best)
-        tokens = best.tolist()
+        tokens, both = read_tokens(best, probabilities, without)  # the host waits for the device here alone
         continuing = [
             index
-            for index, numbers in enumerate(zip(tokens, probabilities.tolist(), without.tolist()))
+            for index, numbers in enumerate(zip(tokens, *both))
             if rows[index].append_token(*numbers) and not ending.ends(rows[index])
         ]
         if not continuing or step == settings.max_new_tokens - 1:
@@ -217,10 +218,10 @@ def _decode(
         kept = [*continuing, *(len(rows) + before for before, _ in numbers)]
         kept += [min(row, len(logits) - 1) for row in range(len(kept), _rounded(len(kept)))]  # nothing reads these
         if kept != list(range(len(logits))):
-            cache = select_rows(cache, torch.tensor(kept, device=device))
+            cache = select_rows(cache, sent(kept, device))
         rows, beside = [rows[index] for index in continuing], [numbers[text] for text in texts]
         tokens = [token for _, token in (*texts, *numbers)]
-        next_tokens = torch.tensor(tokens + tokens[-1:] * (len(kept) - len(tokens)), device=device)[:, None]
+        next_tokens = sent(tokens + tokens[-1:] * (len(kept) - len(tokens)), device)[:, None]
         del logits  # of a large vocabulary there is no room for two
         if step % _STEPS_PER_CLEANING == 0:
             give_back_freed_memory()

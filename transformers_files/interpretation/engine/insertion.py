@@ -19,6 +19,7 @@ from ..models.families import decoder_layers
 from ..models.forward import input_device, next_logits
 from ..models.kv_cache import empty_cache, repeat_rows
 from ..models.layer_spec import SAME
+from ..models.sending import sent
 from ..models.text_so_far import TextSoFar
 from ..prompts.interpretation_prompt import InterpretationPrompt
 from ..surgery.hooks import SurgeryPlan, plan_surgery, surgery
@@ -65,7 +66,7 @@ def read_under_surgery(
     """
     rest = prompt.input_ids[min(prompt.insert_locations) :]
     rows = len(cells) + untouched
-    ids = torch.tensor([rest] * rows, device=input_device(model))
+    ids = sent(torch.tensor([rest] * rows, device="cpu"), input_device(model))
     cache = empty_cache(model) if shared is None else repeat_rows(shared, rows)
     plan = _plan(model, prompt, cells, settings, untouched)
     assert plan is not None  # every cell inserts

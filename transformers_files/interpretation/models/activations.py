@@ -16,6 +16,10 @@ from .families import UnsupportedModelError, decoder_layers
 from .hook_points import hook_at, hook_point_module
 from .layer_inputs import check_layer_inputs, check_runs_once, keeping_nothing, text_model
 from .places import RESIDUAL, check_hook_point
+from .sending import sent
+
+_HELD_ON_DEVICE = 64 * 1024**2
+"""Bytes of states that wait there for one copy; more go to the CPU layer by layer, so as to need no room."""
 
 
 def capture(
@@ -61,14 +65,15 @@ def capture(
     for layer in set(wanted) - {last}:
         hook_point_module(model, layer, place)  # before hooks are set: to find it may take passes of its own
     states: dict[int, Tensor] = {}
+    held = _HELD_ON_DEVICE // len(wanted)
     with ExitStack() as hooks, torch.no_grad():
         for layer in set(wanted) - {last}:
-            hooks.enter_context(hook_at(model, layer, place, _keep(states, layer, positions)))
+            hooks.enter_context(hook_at(model, layer, place, _keep(states, layer, positions, held)))
         ids = _beside_embeddings(model, input_ids)
         runner = text_model(model)
         output = runner(input_ids=ids, **keeping_nothing(runner))
     if last in wanted:
-        states[last] = _select(output.last_hidden_state, positions)
+        _keep(states, last, positions, held)(output.last_hidden_state)
     missing = sorted(set(wanted) - states.keys())
     if missing:
         raise RuntimeError(f"the hidden states of layers {missing} were not seen: is the decoder itself compiled?")
@@ -77,28 +82,38 @@ def capture(
         raise UnsupportedModelError(
             f"hidden states of different sizes (layer: size): {sizes}; ask for those of one size at a time"
         )
-    return torch.stack([states[layer] for layer in wanted])
+    return _on_cpu([states[layer] for layer in wanted])
 
 
-def _keep(states: dict[int, Tensor], layer: int, positions: Sequence[int | range]) -> Callable[[Tensor], None]:
-    """Stores what passes by, at `positions`."""
+def _keep(
+    states: dict[int, Tensor], layer: int, positions: Sequence[int | range], held: int
+) -> Callable[[Tensor], None]:
+    """Stores what passes by, at `positions`; on the CPU if it is more than `held` bytes."""
 
     def keep(hidden: Tensor) -> None:
-        states[layer] = _select(hidden, positions)
+        selected = _select(hidden, positions)
+        states[layer] = selected if selected.numel() * selected.element_size() <= held else selected.cpu()
 
     return keep
 
 
 def _select(hidden: Tensor, positions: Sequence[int | range]) -> Tensor:
-    """`[1, sequence, hidden]` (`[sequence, hidden]` in OPT's MLP) → `[len(positions), hidden]` on the CPU, copied."""
+    """`[1, sequence, hidden]` (`[sequence, hidden]` in OPT's MLP) → `[len(positions), hidden]` where it is, copied."""
     rows = hidden.reshape(-1, hidden.shape[-1])
     exact = torch.promote_types(hidden.dtype, torch.float32)
     first = torch.tensor([position.start if isinstance(position, range) else position for position in positions])
-    selected = rows[first.to(rows.device, torch.long)].cpu()
+    selected = rows[sent(first, rows.device, torch.long)]
     for number, position in enumerate(positions):
         if isinstance(position, range):
-            selected[number] = rows[position.start : position.stop : position.step].mean(dim=0, dtype=exact).cpu()
+            selected[number] = rows[position.start : position.stop : position.step].mean(dim=0, dtype=exact)
     return selected
+
+
+def _on_cpu(states: Sequence[Tensor]) -> Tensor:
+    """States `[n, hidden]` as `[layers, n, hidden]` on the CPU: by one copy, from several devices by one each."""
+    if len({each.device for each in states}) > 1:
+        states = [each.cpu() for each in states]
+    return torch.stack(list(states)).cpu()
 
 
 def _beside_embeddings(model: nn.Module, input_ids: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .families import UnsupportedModelError, is_tested
 from .forward import input_device, next_logits
 from .kv_cache import empty_cache, repeat_rows, select_rows
+from .sending import sent
 from .text_so_far import TextSoFar
 
 _FLOAT32_TOLERANCE, _TOLERANCE = 5e-3, 0.25
@@ -35,7 +36,7 @@ _ASKED = weakref.WeakKeyDictionary()
 @torch.no_grad()
 def read_beginning(model: nn.Module, input_ids: Sequence[int], first: int) -> Any:
     """What came before token `first` of a prompt, for `repeat_rows`; None where an empty cache serves."""
-    ids = torch.tensor([list(input_ids)], device=input_device(model))
+    ids = sent(torch.tensor([list(input_ids)], device="cpu"), input_device(model))
     beginning = ids[:, :first]
     if is_tested(model):
         return next_logits(model, beginning, empty_cache(model))[1] if first else None

@@ -18,6 +18,7 @@ from .families import decoder_layers
 from .kv_cache import cache_beside, cache_in, cached_length, empty_cache, says_length
 from .layer_inputs import head, keeping_nothing
 from .rope import check_pass
+from .sending import sent
 from .text_so_far import TextSoFar
 from .thread_hooks import input_hook, output_hook
 
@@ -111,18 +112,12 @@ def guided_tokens(
         rows: `[n]`, the row of `without` that q of each row is of.
         guidance, plausibility: at least 0; from 0 (all tokens) to 1 (the most probable alone).
     """
-    margin = _margin(plausibility)
     tokens, probabilities = [], []
     for piece, beside in zip(_pieces(logits), rows.split(_rows_at_once(logits))):
-        # Few tokens are plausible: to score them alone takes half the time of scoring the whole vocabulary.
-        row, token = (piece >= piece.amax(-1, keepdim=True) + margin).nonzero(as_tuple=True)
-        value = piece[row, token]
-        # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
-        score = value + guidance * (value - without[beside[row], token].float())
-        score = score.masked_fill(value == -math.inf, -math.inf)
-        best = _first_best(row, token, score, rows=len(piece))
-        tokens.append(best)
-        probabilities.append((piece.gather(-1, best[:, None])[:, 0] - piece.logsumexp(-1)).exp())
+        best = _best_of_few if piece.device.type == "cpu" else _best_of_all
+        chosen = best(piece, without, beside, guidance, plausibility)
+        tokens.append(chosen)
+        probabilities.append((piece.gather(-1, chosen[:, None])[:, 0] - piece.logsumexp(-1)).exp())
     return torch.cat(tokens), torch.cat(probabilities)
 
 
@@ -148,7 +143,7 @@ def sampled_tokens(
         temperature: greater than 0. top_p: from above 0 to 1 (all tokens).
     """
     tokens, probabilities = [], []
-    drawn = torch.tensor(numbers, dtype=_exact(logits), device=logits.device)
+    drawn = sent(torch.tensor(numbers, dtype=torch.float64, device="cpu"), logits.device, _exact(logits))
     for piece, beside, number in zip(_pieces(logits), *(each.split(_rows_at_once(logits)) for each in (rows, drawn))):
         scores = _guided_scores(piece, without[beside], guidance, plausibility) if guidance else piece
         share = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
@@ -156,6 +151,25 @@ def sampled_tokens(
         tokens.append(token)
         probabilities.append(piece.softmax(-1).gather(-1, token[:, None])[:, 0])
     return torch.cat(tokens), torch.cat(probabilities)
+
+
+def _best_of_all(
+    piece: torch.Tensor, without: torch.Tensor, beside: torch.Tensor, guidance: float, plausibility: float
+) -> torch.Tensor:
+    """The best token of each row `[rows]` under guidance. The host waits for nothing."""
+    return _guided_scores(piece, without[beside], guidance, plausibility).max(-1).indices
+
+
+def _best_of_few(
+    piece: torch.Tensor, without: torch.Tensor, beside: torch.Tensor, guidance: float, plausibility: float
+) -> torch.Tensor:
+    """The same in half the time on a CPU: few tokens are plausible, and these alone are scored."""
+    row, token = (piece >= piece.amax(-1, keepdim=True) + _margin(plausibility)).nonzero(as_tuple=True)
+    value = piece[row, token]
+    # Logits serve as well as logarithms: what they differ by is the same for all tokens of a row.
+    score = value + guidance * (value - without[beside[row], token].float())
+    score = score.masked_fill(value == -math.inf, -math.inf)
+    return _first_best(row, token, score, rows=len(piece))
 
 
 def _first_best(row: torch.Tensor, token: torch.Tensor, score: torch.Tensor, *, rows: int) -> torch.Tensor:

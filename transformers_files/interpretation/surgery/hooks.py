@@ -255,10 +255,9 @@ def _columns(given: dict[str, Any]) -> int:
 
 def _offset(given: dict[str, Any]) -> int | None:
     """Absolute column of the first position of the pass in hand, by its arguments; None where they do not tell."""
-    cache_position = given.get("cache_position")
-    if cache_position is not None:
+    cache, cache_position = cache_in(given), given.get("cache_position")
+    if cache_position is not None and type(cache).__name__ != "DynamicCache":  # others may have to count what they hold
         return int(cache_position[0])
-    cache = cache_in(given)
     return None if cache is None else cached_length(cache)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.sending import sent
 from .insert_info import EmbeddingFunction, LayerInsertion
 from .modes import has_norm, norms
 
@@ -18,10 +19,10 @@ def write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor, 
     exact = torch.promote_types(hidden.dtype, torch.float32)
     copy = torch.arange(copies, device=entries.device).repeat(len(entries))
     entries, columns = entries.repeat_interleave(copies), columns.repeat_interleave(copies)
-    where = ((at.rows[entries] * copies + copy).to(hidden.device), columns.to(hidden.device))
-    strength, keep = (factor[entries].to(exact).to(hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))
+    where = (sent(at.rows[entries] * copies + copy, hidden.device), sent(columns, hidden.device))
+    strength, keep = (sent(factor[entries].to(exact), hidden.device).unsqueeze(-1) for factor in (at.strength, at.keep))
     there = hidden[where]
-    vectors = at.vectors[entries.to(at.vectors.device)].to(hidden.device, hidden.dtype)
+    vectors = sent(at.vectors[sent(entries, at.vectors.device)], hidden.device, hidden.dtype)
     for function, made in at.functions:
         vectors = _made(function, made[entries].to(hidden.device), there, vectors)
     old, vectors = there.to(exact), vectors.to(exact)
@@ -29,7 +30,7 @@ def write(hidden: Tensor, at: LayerInsertion, entries: Tensor, columns: Tensor, 
     if bool(matched.any()):
         if at.functions and not bool(has_norm(vectors[matched.to(vectors.device)]).all()):
             raise ValueError("a callable of insert_info made a zero embedding: no direction to scale to a norm")
-        strength = strength * _scale(old, vectors, matched.to(hidden.device).unsqueeze(-1))
+        strength = strength * _scale(old, vectors, sent(matched, hidden.device).unsqueeze(-1))
     kept = torch.where(keep == 0, 0.0, keep * old)  # 0 · infinity would be NaN
     return hidden.index_put(where, (strength * vectors + kept).to(hidden.dtype))
 
