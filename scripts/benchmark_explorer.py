@@ -57,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> int:
 
     loaded = load(arguments)
     with Explorer(loaded.model, loaded.tokenizer, name=loaded.name) as explorer:
-        ask(explorer.port, _prompt(loaded.tokenizer, 0), layers="0")  # whatever is done once is done
+        ask(explorer.port, _prompt(loaded.tokenizer, 0), layers="0")  # a first request, for whatever is done only once
         numbers = count(1)
         for clients in dict.fromkeys((1, arguments.clients)):
             _tell(
@@ -74,7 +74,7 @@ def _round(port: int, tokenizer: Any, clients: int, numbers: Iterator[int]) -> l
 
 
 def _prompt(tokenizer: Any, number: int) -> str:
-    """Words at random, others for each number: equal tokens have equal states at layer 0, which would be remembered."""
+    """Random words, different for each number: equal tokens have equal states at layer 0, which would be remembered."""
     words = sorted(token for token in tokenizer.get_vocab() if re.fullmatch("[Ġ▁][a-z]{3,9}", token))
     text = tokenizer.convert_tokens_to_string(random.Random(number).sample(words, 2 * TOKENS))
     return tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)[:TOKENS])

@@ -1,16 +1,20 @@
-"""How accurate a model's interpretations are, layer by layer: eight measures, with lenses and controls.
+"""How accurate a model's interpretations are, layer by layer: ten measures, with lenses and controls.
 
     python scripts/evaluate_interpretations.py                                         # the small model, default prompt
     python scripts/evaluate_interpretations.py --model meta-llama/Llama-3.1-8B-Instruct --layers 0:33:2
 
-Measures, all but the last three by default: answer recovery, whether the interpretations that are trusted most are
-right, the next token under an identity prompt, the kind of entities, whether words of high relevancy come back when a
-paraphrase is interpreted; privileged, whether the vector is read or the text (a copy of the model learns about invented
-persons, which takes minutes and the package peft); echoes, how often interpretations of examples say words of the
-interpretation prompt; and roundtrip, whether words that lead back to their vector are right more often. Writes a JSON
-file and, with matplotlib, figures; prints tables. The
-JSON file also calibrates trust on your model: python -m transformers.interpretation.report FILE.csv --calibration
-evaluation.json. Intervals are 95 % bootstrap intervals over facts, entities or persons.
+By default: answer recovery; whether the interpretations that are trusted most are right; the next token under an
+identity prompt; the kind of entities; and whether words of high relevancy come back when a paraphrase is interpreted.
+
+On request: privileged, whether the vector is read or the text (a copy of the model learns about invented persons, which
+takes minutes and the package peft); echoes, how often interpretations of examples repeat words of the interpretation
+prompt; roundtrip, whether interpretations from which their vector can be recovered are right more often; attributes,
+whether the model answers a question about a subject whose state is inserted; and steps, the same for questions that
+need two steps.
+
+Writes a JSON file and, with matplotlib, figures; prints tables. The JSON file also calibrates trust on your model:
+python -m transformers.interpretation.report FILE.csv --calibration evaluation.json. Intervals are 95 % bootstrap
+intervals over facts, entities or persons.
 """
 
 from __future__ import annotations

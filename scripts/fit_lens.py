@@ -4,8 +4,8 @@
     python scripts/fit_lens.py jacobian --layers 0:30:2 --output jacobian.safetensors
     python scripts/evaluate_interpretations.py --measures recovery --lens tuned.safetensors jacobian.safetensors
 
-Tells, for each layer, by how many nats the model's own distribution and the lens's differ on texts that begin with
-other openings, beside those of the logit lens. To have mapped embeddings interpreted, where the map leads to:
+Prints, for each layer, by how many nats the model's own distribution and the lens's differ on texts that begin with
+other openings, next to the same for the logit lens. To have mapped embeddings interpreted where the map leads:
 get_interpretations_from_examples.py --mapping FILE --insert-layer N --replacing-mode norm_matched, N the last decoder
 layer.
 """

@@ -1,9 +1,9 @@
-"""Train a small sparse autoencoder on a layer's states of text that the model samples itself; a folder as of SAELens.
+"""Train a small sparse autoencoder on a layer's states of text that the model samples itself; written as SAELens does.
 
     python scripts/train_sae.py --layer 12 --output sae                             # the small model: minutes
     python scripts/get_interpretations_from_examples.py --vectors sae --rows 0:64 --output features.csv
 
-Beside its weights the folder has the texts, `texts.jsonl`: a corpus for find_contexts.py and score_labels.py.
+Besides its weights the folder has the texts, `texts.jsonl`: a corpus for find_contexts.py and score_labels.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def guidance_cost(engine: Process, question: str, cells: Sequence[int], rounds: 
     """CPU seconds per token with and without guidance, medians over the rounds, and the median ratio within a round.
 
     Guided texts differ more from each other, so that more rows without surgery are read beside them: that is part of
-    it.
+    the cost.
     """
     seconds: dict[float, list[float]] = {0.0: [], GUIDANCE: []}
     for guidance in seconds:

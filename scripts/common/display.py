@@ -54,7 +54,7 @@ class Display:
             raise RequestError(problems)
 
     def check_name(self, names: Sequence[str]) -> None:
-        """Raise RequestError for the name of no example."""
+        """Raise RequestError for a name that no example has."""
         from transformers.interpretation.runs.preparation import RequestError
 
         if self.show and self.show not in names:

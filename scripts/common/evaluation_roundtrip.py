@@ -1,4 +1,4 @@
-"""What evaluate_interpretations.py measures under the name "roundtrip": are words that lead back right?"""
+"""What evaluate_interpretations.py measures under the name "roundtrip": are words right that lead to their vector?"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def described(loaded: Loaded, interpreter: Interpreter, known: Sequence[Fact], l
 
 
 def trust_section(tuning: Sequence[ScoredCell], cells: Sequence[ScoredCell], source: str) -> dict[str, Any]:
-    """How right the interpretations are that are trusted most; calibrated on those of the tuning half."""
+    """How often the interpretations that are trusted most are right; calibrated on those of the tuning half."""
     from transformers.interpretation.measures import calibrate, precision_at, separation, steps
 
     calibration = calibrate(tuning, source)

@@ -37,7 +37,7 @@ SECTIONS = {
     },
     "attributes of subjects": ("net", "named", "by other", "linear probe"),
 }
-"""Measure → its columns in the table; those that nothing stands in are left out."""
+"""Measure → its columns in the table; columns that no row has are left out."""
 
 OWN_WAY = {"attributes of subjects": "questions of their own, each state at its own layer"}
 """Measures that do not use the interpretation prompt."""

@@ -21,7 +21,7 @@ class Planning:
     devices: int | None
 
     def check(self) -> None:
-        """Raise RequestError for a rate or a number of devices that is none."""
+        """Raise RequestError for an invalid rate or number of devices."""
         from transformers.interpretation.models.flops import Rate
         from transformers.interpretation.runs.preparation import RequestError
 

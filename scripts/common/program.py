@@ -38,7 +38,7 @@ def prepare_environment() -> None:
 
 
 def has_avx512() -> bool:
-    """Whether the processor has it; no, where that is unknown."""
+    """Whether the processor has it; False where that is unknown."""
     try:
         return " avx512f " in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -79,7 +79,7 @@ def check_files(outputs: Mapping[str, Path], inputs: Mapping[str, Path | None]) 
 
 
 def fail(reason: str | Exception, status: int) -> int:
-    """Each problem on a line of its own."""
+    """Print each problem on a line of its own."""
     for problem in getattr(reason, "problems", (str(reason),)):
         print(f"error: {problem}", file=sys.stderr)
     return status

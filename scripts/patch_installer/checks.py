@@ -41,7 +41,7 @@ def check_version(package: Package, allow_untested: bool) -> None:
 
 
 def check_ours(package: Package, installation: Installation) -> None:
-    """Refuse to touch what somebody else changed."""
+    """Refuse to touch files that somebody else changed."""
     if installation.foreign:
         raise PatchError(
             f"changed by somebody else, so nothing was touched: {'; '.join(installation.foreign)}. "
@@ -50,7 +50,7 @@ def check_ours(package: Package, installation: Installation) -> None:
 
 
 def check_permissions(package: Package, patch: Patch) -> None:
-    """Say it when anybody on this machine could change what the patch changes."""
+    """Warn when anybody on this machine could change what the patch changes."""
     if os.name != "posix":
         return
     places = {package.site.folder}

@@ -17,12 +17,12 @@ BACKUP = f"{STATE}/backup"
 
 @dataclass(frozen=True)
 class Installation:
-    """What stands on the disk, told apart by the fingerprints of RECORD and of the manifest."""
+    """What is on the disk, classified by the fingerprints of RECORD and of the manifest."""
 
     pristine: Mapping[str, bytes]
     """The originals of RECORD and of every file that is or will be modified."""
     ours: tuple[str, ...]
-    """Added files, backups and the manifest, as far as they are there."""
+    """Added files, backups and the manifest, those that exist."""
     foreign: tuple[str, ...]
     """Files that somebody else changed, each with the reason to think so."""
     patched: bool
@@ -31,7 +31,7 @@ class Installation:
 
 
 def read_manifest(site: Site) -> dict[str, dict[str, str]]:
-    """What the installer wrote down about the installed patch; without one, about no files."""
+    """What the installer recorded about the installed patch; without a patch, a manifest of no files."""
     return read_json(site, MANIFEST, ("modified", "added")) or {"modified": {}, "added": {}}
 
 

@@ -1,4 +1,4 @@
-"""The installer's errors and its remarks on the way."""
+"""The installer's errors and its progress remarks."""
 
 from __future__ import annotations
 

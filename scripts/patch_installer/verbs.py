@@ -33,7 +33,7 @@ def install(package: Package, patch: Patch, yes: bool) -> str:
 
 
 def restore(package: Package, patch: Patch) -> str:
-    """The original files again."""
+    """Restore the original files."""
     installation = examine(package, patch)
     check_ours(package, installation)
     planned = plan_restore(package, installation)
@@ -44,7 +44,7 @@ def restore(package: Package, patch: Patch) -> str:
 
 
 def status(package: Package, patch: Patch) -> str:
-    """What is installed."""
+    """Report what is installed."""
     installation = examine(package, patch)
     tested = "tested" if package.version in TESTED else f"untested; tested: {', '.join(TESTED)}"
     if installation.foreign:
@@ -71,7 +71,7 @@ def status(package: Package, patch: Patch) -> str:
 
 
 def verify(package: Package, patch: Patch) -> str:
-    """Does the patch work? Tried where it is installed, else on a temporary copy of the package."""
+    """Whether the patch works: tried where it is installed, else on a temporary copy of the package."""
     installation = examine(package, patch)
     check_ours(package, installation)
     if not installation.patched:
