@@ -32,7 +32,7 @@ def bystander(model: nn.Module) -> Iterator[list[bool]]:
     def compare() -> None:
         try:
             found.append(all(torch.equal(one, other) for one, other in zip(_pass(model), quiet)))
-        except Exception:  # a thread's exceptions are nobody's
+        except Exception:  # an exception in a thread would go unnoticed
             found.append(False)
 
     layers = decoder_layers(model)

@@ -30,7 +30,7 @@ collect_ignore_glob = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the newest version deprecates stops working in a later one: an error. Older versions change no more."""
+    """What the newest version deprecates will stop working, so it is an error; older versions no longer change."""
     if Version(transformers.__version__) >= Version(TESTED[-1]):
         for category in ("FutureWarning", "DeprecationWarning"):
             config.addinivalue_line("filterwarnings", f"error:.*is deprecated and will be removed in v:{category}")

@@ -4,8 +4,8 @@
     python tests/every_model.py Qwen3NextForCausalLM      # some
     python tests/every_model.py --store                   # all, for the table of `every_model_table`
 
-Each class is examined in a process of its own, so that one that crashes or hangs stops nobody. Status 1 if any is
-different or crashed.
+Each class is examined in its own process, so that one that crashes or hangs does not stop the others. Status 1 if any
+is different or crashed.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 
 class Client:
-    """Talks to one server as a program does."""
+    """Talks to one server, as a program would."""
 
     def __init__(self, url: str, **headers: str) -> None:
         self.address = urlsplit(url)

@@ -38,7 +38,7 @@ def address(explorer: Explorer, **fields) -> str:
 
 @contextmanager
 def slow_model():
-    """So that there is time to stop what would be done in no time."""
+    """Slows the model down, so that there is time to stop it."""
     hook = MODEL.model.layers[0].register_forward_pre_hook(lambda *_: time.sleep(0.1))
     yield
     hook.remove()

@@ -110,7 +110,7 @@ def snapshot(site: Path) -> dict[str, str]:
 
 
 class Result(NamedTuple):
-    """What a run of the installer said."""
+    """What a run of the installer printed."""
 
     returncode: int
     stdout: str

@@ -1,4 +1,4 @@
-"""Kill the installer at every file operation, or make the operation fail, and look at what the next run makes of it.
+"""Kill the installer at every file operation, or make the operation fail, and check what the next run does about it.
 
     python installer_campaign.py FOLDER CAMPAIGN [OPERATION]
 

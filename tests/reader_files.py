@@ -1,4 +1,4 @@
-"""Published readers' files, of random weights, for the tiny models: a SelfIE adapter and an Activation Oracle."""
+"""Files of published readers with random weights for the tiny models: a SelfIE adapter and an Activation Oracle."""
 
 from __future__ import annotations
 

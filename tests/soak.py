@@ -1,4 +1,4 @@
-"""Everything that may disturb a run, at random, for a while; each result is held against a quiet single run.
+"""Everything that may disturb a run, at random, for a while; each result is compared with a quiet single run.
 
     python tests/soak.py [SECONDS] [SEED]          # 600 seconds by default
 
@@ -212,7 +212,7 @@ class Threads:
         def guarded(name: str, right: Callable[[], bool]) -> None:
             try:
                 wrong.extend([] if right() else [name])
-            except Exception as error:  # a thread's errors are nobody's
+            except Exception as error:  # an error in a thread would go unnoticed
                 wrong.append(f"{name}: {error!r}")
 
         def watch() -> None:
@@ -237,7 +237,7 @@ class Threads:
 
 
 def main(seconds: float = SECONDS, seed: int | None = None) -> int:
-    """Prints what went wrong, and the count."""
+    """Print what went wrong, and the count."""
     end = time.monotonic() + seconds
     seed = random.randrange(10**6) if seed is None else seed
     dice = random.Random(seed)

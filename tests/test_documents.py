@@ -1,4 +1,4 @@
-"""The documents say what is there: commands, links, tests, modules, and the output of the five lines of Python."""
+"""The documents are true: their commands, links, tests, modules, and the output of the five lines of Python."""
 
 from __future__ import annotations
 

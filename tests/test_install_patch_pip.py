@@ -1,4 +1,4 @@
-"""install_patch.py and pip, each undoing what the other did; and the installed transformers itself."""
+"""install_patch.py and pip, each undoing what the other did; and with the installed transformers itself."""
 
 from __future__ import annotations
 

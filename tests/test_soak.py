@@ -1,4 +1,4 @@
-"""The soak campaign runs, and tells what goes wrong."""
+"""The soak campaign runs, and reports what goes wrong."""
 
 from __future__ import annotations
 

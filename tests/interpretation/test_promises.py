@@ -1,4 +1,4 @@
-"""What is promised to whoever calls from within something else: a fork, asyncio, autocast, inference mode."""
+"""What is promised to callers within a fork, asyncio, autocast or inference mode."""
 
 from __future__ import annotations
 

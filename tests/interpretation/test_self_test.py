@@ -1,4 +1,4 @@
-"""The self-test passes on the installed patch, and notices what it is there to notice."""
+"""The self-test passes on the installed patch, and fails for every fault that it is meant to detect."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_the_installed_patch_passes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def without_insert_info(method: Callable) -> Callable:
-    """The method, deaf to what should be inserted."""
+    """The method, ignoring what should be inserted."""
     return lambda self, *args, insert_info=None, **kwargs: method(self, *args, **kwargs)
 
 
 def with_changed_plan(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
-    """Let every insertion be carried out in another way."""
+    """Replace how every insertion is carried out."""
     plan_surgery = methods.plan_surgery
 
     def changed(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""What other threads are promised: whatever runs here, they see the plain model, and this thread is undisturbed."""
+"""What other threads are promised: whatever runs here, they see the plain model, and do not disturb this thread."""
 
 from __future__ import annotations
 

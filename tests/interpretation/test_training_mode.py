@@ -1,4 +1,4 @@
-"""A model with dropout says something else every time: it is refused, and so is one with a single such part."""
+"""A model in training mode gives other results every time: it is refused, even if only one part of it is."""
 
 from __future__ import annotations
 

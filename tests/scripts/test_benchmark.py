@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements; not how fast anything is."""
+"""How the benchmark evaluates its measurements; not how fast anything is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulation of the dealing: by hand where that is possible, and what it has to show."""
+"""The simulation of how chunks are dealt: small cases by hand, and the properties that large ones must have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_costs_are_the_line_times_what_was_measured():
 
 @pytest.mark.parametrize("fixed", [0.0, 6.0])
 def test_ranks_are_busy_for_95_percent_of_the_time(tmp_path, capsys, fixed):
-    """Whether small chunks cost more or not. Equal chunks, which are the other columns, do not reach it."""
+    """Efficiency whether small chunks cost more or not. Equal chunks, the other columns, do not reach it."""
     path = tmp_path / "costs.json"
     path.write_text(
         json.dumps({size: [(fixed + 0.09 * size) * ratio for ratio in (0.95, 1, 1.05)] for size in dealing.SIZES})

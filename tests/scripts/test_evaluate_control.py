@@ -1,4 +1,4 @@
-"""The program that edits facts and measures what is answered then."""
+"""The program that edits facts and measures what the model answers afterwards."""
 
 from __future__ import annotations
 

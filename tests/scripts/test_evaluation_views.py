@@ -1,4 +1,4 @@
-"""What stands in the figures of an evaluation."""
+"""The figures and tables of an evaluation."""
 
 from __future__ import annotations
 

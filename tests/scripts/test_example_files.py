@@ -1,4 +1,4 @@
-"""The example files say what their users rely on."""
+"""The example files have the properties that their users rely on."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_facts_and_entities_are_enough_and_halved():
 
 
 def test_invented_persons_are_enough_halved_and_of_balanced_values():
-    """No value may be guessed, and none is told by a name."""
+    """No value may be guessed, and no name gives one away."""
     content = json.loads((FOLDER / "persons.json").read_text(encoding="utf-8"))
     persons, attributes = content["persons"], list(content["phrases"])
     assert len(persons) >= 40 and len(attributes) >= 4

@@ -1,4 +1,4 @@
-"""The script as a user meets it."""
+"""The main script as a user runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No program writes over what it reads, nor over a model: each is asked to, with the name itself and with a link."""
+"""No program overwrites its inputs or a model: each is asked to, by the file's own name and by a link."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_how_far_references_move(model):
 @pytest.mark.parametrize("training", ["lora", "full"])
 def test_the_untouched_model_says_of_the_changed_one_what_was_asked_for(model, training, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model(torch.tensor([IDS]), output_hidden_states=True)  # the library's own hooks are there from now on
+    model(torch.tensor([IDS]), output_hidden_states=True)  # the library sets its own hooks at the first pass
     own_hooks = hooks(model)
     settings = ControlSettings((1, 2), training, steps=60, learning_rate=0.02, keep=0.1)
     steps = []

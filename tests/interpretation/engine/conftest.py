@@ -18,7 +18,7 @@ def llama():
 
 @pytest.fixture
 def ends_often(llama):
-    """The model with end-of-sequence ids that it says early in some interpretations and never in others."""
+    """The model with end-of-sequence ids that it generates early in some interpretations and never in others."""
     before = llama.generation_config.eos_token_id
     llama.generation_config.eos_token_id = None
     texts = interpret_chunk(llama, [Cell(v, PROMPT) for v in vectors(llama, 24)], SETTINGS, batch_size=24)

@@ -1,4 +1,4 @@
-"""Compiled models, whole or in part: the engine, the methods and `capture` give what the plain one gives."""
+"""Compiled models, whole or in part: the engine, the methods and `capture` give what the plain model gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine does not compute twice, and cells that go wrong."""
+"""What the engine does not compute twice, and cells that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States of deep layers are longer at the last placeholder; all else stays."""
+"""States of deep layers are scaled up at the last placeholder; everything else is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the host waits for the device: `without_numbers` counts it, on a device whose tensors hold no numbers."""
+"""How often the host waits for the device, counted by `without_numbers` on a device whose tensors hold no numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WAYS = {
 
 @pytest.fixture
 def model(monkeypatch):
-    """Of no numbers, and taken at its word about where its tokens go: elsewhere "meta" means weights off the device."""
+    """A model on the device without numbers, and its input, too: "meta" otherwise means offloaded weights."""
     for module in (decode, insertion, beginning):
         monkeypatch.setattr(module, "input_device", lambda model: META)
     monkeypatch.setattr(activations, "_beside_embeddings", lambda model, ids: ids.to(META, non_blocking=True))

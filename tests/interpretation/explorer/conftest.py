@@ -17,7 +17,7 @@ def tiny():
 
 @pytest.fixture
 def explorer(tiny):
-    """A server that remembers nothing of other tests."""
+    """A server whose memory of other tests has been cleared."""
     with Explorer(*tiny, name="tiny") as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The size of engine calls on machines of several kinds, and the shares of clients."""
+"""The size of engine calls on several kinds of machines, and how they are shared among clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may talk to the server, and how much."""
+"""Who may send requests to the server, and how large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients at once: each gets its own cells, engine calls are shared, and nobody pays for those who have gone."""
+"""Several clients at once: each gets its own cells, engine calls are shared, and cancelled requests cost nothing."""
 
 from __future__ import annotations
 

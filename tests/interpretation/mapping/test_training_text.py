@@ -1,4 +1,4 @@
-"""What a model says of its own accord: states where they stand, and what it puts next."""
+"""Text that a model samples itself: the states of its tokens, and the tokens that come next."""
 
 from __future__ import annotations
 

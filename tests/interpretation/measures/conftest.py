@@ -1,4 +1,4 @@
-"""A tiny model, and interpreters of it."""
+"""A tiny model and interpreters for it."""
 
 from __future__ import annotations
 

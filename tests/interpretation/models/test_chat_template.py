@@ -1,4 +1,4 @@
-"""What a user says reaches the model whatever the chat template is, or it is refused by name."""
+"""The user's text reaches the model whatever the chat template is, or the template is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models spread over the CPU and the disk say what they say undivided."""
+"""Models spread over the CPU and the disk generate what they generate undivided."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_kind_of_model(name: str):
 
 
 def only_with(name: str):
-    """Of versions that have no such class there is nothing to tell."""
+    """Versions without the class have nothing to check."""
     return lambda test: test if hasattr(transformers, name) else None
 
 

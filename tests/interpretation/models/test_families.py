@@ -125,7 +125,7 @@ def test_a_model_outside_the_table_works_with_a_warning():
 
 
 class Odd(nn.Module):
-    """A model that keeps its layers where nobody looks."""
+    """A model that keeps its layers where the look-up does not find them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ def test_no_hooks_stay_behind():
     def hooks():
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.model.layers.modules())
 
-    capture(model, IDS, [0], [0])  # the library's own hooks are there from now on
+    capture(model, IDS, [0], [0])  # the library sets its own hooks at the first pass
     before = hooks()
     for place in HOOK_POINTS:
         capture(model, IDS, [0, 2], [0], place)

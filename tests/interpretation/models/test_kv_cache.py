@@ -1,4 +1,4 @@
-"""Verbs over key/value caches: continuing from a made cache equals reading the whole sequence."""
+"""Operations on key/value caches: continuing from a cache that was made equals reading the whole sequence."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def base():
 
 
 def assert_same(found, expected):
-    """The same texts with the same numbers, and not by chance."""
+    """The same texts with the same numbers, and different from those without the adapter."""
     assert [record.interpretation for record in found] == [record.interpretation for record in expected]
     for ours, theirs in zip(found, expected):
         assert ours.interpretation_prob == pytest.approx(theirs.interpretation_prob, abs=1e-4)

@@ -1,4 +1,4 @@
-"""What the page and the notebook view hold, hostile strings included; no browser."""
+"""What the page and the notebook view contain, hostile strings included; without a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours: one order for everybody, and text that stays readable."""
+"""Colours: in the same order for all kinds of colour vision, and text that stays readable on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trust: scores, calibration, and the measures of how right it is, each beside a slow and obvious computation."""
+"""Trust: scores, calibration, and its measures of accuracy, each against a slow and obvious computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels as others write and read them: the same ones come back, and nobody else's file is taken for one."""
+"""Labels in the formats of other tools: they survive a round trip, and files of other kinds are not taken for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What most samples of a cell say."""
+"""The interpretation that most samples of a cell agree on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output file under kills, full disks, other people's edits and other runs."""
+"""An output file under kills, full disks, edits by hand and concurrent runs."""
 
 from __future__ import annotations
 

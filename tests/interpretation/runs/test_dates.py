@@ -109,7 +109,7 @@ def test_a_template_that_wants_a_clock_where_there_is_none_is_refused(tmp_path, 
 
 
 def test_prompts_that_change_for_another_reason_are_refused(request_of, monkeypatch):
-    """Such as a template that throws dice: nothing tells what it threw when the run began."""
+    """Such as a template with random content: what it was when the run began cannot be reconstructed."""
     request = request_of("out.csv")
     list(run(prepare(request)))
     read_prompt = planning.read_prompt

@@ -1,4 +1,4 @@
-"""What a plan is said to cost is what it costs when it runs."""
+"""The cost that a plan states is what the run costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of a plan, their order, and everything a model cannot take."""
+"""The cells of a plan, their order, and everything that exceeds a model's limits."""
 
 from __future__ import annotations
 

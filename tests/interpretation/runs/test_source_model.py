@@ -1,4 +1,4 @@
-"""A run that explains another model's embeddings: what `interpret` gives, what is refused, what starts anew."""
+"""A run that explains another model's embeddings: equal to `interpret`, refused, or started over."""
 
 from __future__ import annotations
 

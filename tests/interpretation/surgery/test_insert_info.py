@@ -1,4 +1,4 @@
-"""What `insert_info` may say, how it is gathered, and every message for what it may not say."""
+"""Valid forms of `insert_info`, how they are collected, and the message for each invalid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is given as `insert_info`: a plan that does exactly what it says, or one clear `ValueError`."""
+"""Whatever is given as `insert_info`: a plan that does exactly that, or one clear `ValueError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tested versions do that would lose, spread or distort surgery without a word."""
+"""Behaviour of the tested versions that would silently lose, spread or distort surgery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of vectors: what any few rows of them are, and what is refused."""
+"""Files of vectors: reading any range of rows, and what is refused."""
 
 from __future__ import annotations
 

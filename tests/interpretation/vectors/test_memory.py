@@ -1,4 +1,4 @@
-"""Reading a file a few rows at a time needs no more memory the more rows it has."""
+"""Reading a file a few rows at a time: memory does not grow with its number of rows."""
 
 from __future__ import annotations
 

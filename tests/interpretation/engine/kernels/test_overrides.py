@@ -1,4 +1,4 @@
-"""Functions of torch answered by others: inside the context, in this thread, and only where they want to."""
+"""Functions of torch replaced by others: inside the context, in this thread, and only for calls that they accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine says the same with its own kernels and without them."""
+"""The engine gives the same results with its own kernels and without them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def explorer():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens an explorer's page; at the end it must have had no error and no request to another host.
+    """Opens an explorer's page, which must have had no error and sent no request to another host by the end.
 
     expected: a part of messages on the console that the test is about.
     """

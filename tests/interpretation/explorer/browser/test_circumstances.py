@@ -1,4 +1,4 @@
-"""The page where things go wrong or are unusual: servers that go, hostile prompts, tokens, keyboards, small screens."""
+"""The page in unusual circumstances: servers that stop, hostile prompts, tokens, keyboards, small screens."""
 
 from __future__ import annotations
 

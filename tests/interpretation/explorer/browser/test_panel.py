@@ -1,4 +1,4 @@
-"""The panel of a chosen cell: what it tells, and what can be tried there."""
+"""The panel of a chosen cell: what it shows, and what can be tried there."""
 
 from __future__ import annotations
 
