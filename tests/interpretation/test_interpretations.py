@@ -58,7 +58,7 @@ def test_the_columns_are_those_promised(tmp_path):
     assert path.read_text().splitlines()[0] == (
         "name,category,prompt,prompt_output,prompt_token_list,layer_idx,token_idx,current token,repeat_prompt,"
         "repeat_prompt_name,interpretation,interpretation_text,interpretation_weights,interpretation_prob,"
-        "token_source,insert_layer,status,answer,sample,question"
+        "token_source,insert_layer,status,answer,sample,question,insert_place"
     )
 
 

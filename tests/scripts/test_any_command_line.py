@@ -50,6 +50,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "--interpretation-prompt": (["short.json", "describe", "ask"], ["", "descrbie", "empty", "broken.json", "\udcff"]),
     "--question": (["What is it?"], ["", " "]),
     "--insert-layer": (["0", "1,2", "same"], [*WRONG_NUMBERS, "1,", "4", "1,1"]),
+    "--insert-place": (["residual", "attention_output", "residual_mid", "final_norm"], ["", "mlp", "FINAL_NORM"]),
     "--replacing-mode": (["addition", "norm_matched"], ["", "blend"]),
     "--overlay-strength": (["0.5", "1,0.5"], ["inf", "nan", "-1", "", "1,1,1", "x"]),
     "--guidance": (["0", "1.5"], ["-1", "nan", "inf", "x"]),

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from transformers.interpretation.runs.manifest import COMPUTING, PACKAGE, package_fingerprint
 
-VIEWS = ("errors", "measures", "features", "report", "explorer", "selfie")
+VIEWS = ("errors", "measures", "features", "report", "explorer", "selfie", "control")
 """Subpackages on which no result depends."""
 
 
