@@ -36,7 +36,8 @@ def by_the_library() -> bool:
     frame = sys._getframe()
     while frame is not None:
         file = frame.f_code.co_filename.replace("\\", "/")
-        if "/transformers/" in file:
+        # overrides.py sees every call on its way to torch, the library's too
+        if "/transformers/" in file and not file.endswith("/engine/kernels/overrides.py"):
             return "/transformers/interpretation/" not in file
         frame = frame.f_back
     return False
