@@ -63,6 +63,11 @@ class Waits:
             torch, "autocast", lambda device_type, **how: plain(device_type.replace("meta", "cpu"), **how)
         )
         self._stack.enter_context(autocast)
+        asked = torch.is_autocast_enabled
+        enabled = mock.patch.object(
+            torch, "is_autocast_enabled", lambda *device: asked(*(name.replace("meta", "cpu") for name in device))
+        )
+        self._stack.enter_context(enabled)
         self._stack.enter_context(_Dispatched(self))
         self._stack.enter_context(_Called(self))
         return self

@@ -204,6 +204,7 @@ def test_the_keyboard_alone(open_page, explorer):
     page.keyboard.press("Control+a")
     page.keyboard.type("abcd")
     page.keyboard.press("Enter")
+    expect(cell(page, 4, 3)).to_be_attached()  # the longer prompt's grid: the one before was done, too
     expect_done(page, 1)
     tab_to(page, ".board td")
     page.keyboard.press("Control+Home")
