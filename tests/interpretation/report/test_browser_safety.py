@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from playwright.sync_api import expect
 from report_page import (
     RECORDS,
@@ -9,6 +11,7 @@ from report_page import (
     records,
 )
 from report_records import HOSTILE, hostile_records
+from transformers.interpretation.features.table import ShownContext
 from transformers.interpretation.report import notebook_view, write_page
 
 
@@ -81,3 +84,25 @@ def test_the_notebook_view_works_in_its_frame_and_leaves_the_notebook_alone(brow
     rows = page.locator("details tbody tr").all()
     assert len(rows) == 5
     page.close()
+
+
+def test_contexts_are_shown_beside_the_interpretation_as_text(open_page, tmp_path):
+    record = replace(RECORDS[0], name="vectors", layer_idx=None, token_source="vector", current_token="v")
+    vectors = [replace(record, token_idx=index) for index in range(2)]
+    texts = {0: [ShownContext(2.5, ("before ", text, " after"), 1) for text in HOSTILE[:5]]}
+    write_page(vectors, tmp_path / "page.html", contexts=texts)
+    page = open_page(tmp_path / "page.html")
+    page.locator(".view td").first.hover()
+    shown = page.locator("#contexts li")
+    for number, text in enumerate(HOSTILE[:5]):
+        expected = as_html_shows(text).replace("\n", "⏎")
+        assert shown.nth(number).locator("mark").text_content().replace("\ud800", "\ufffd") == expected
+        assert shown.nth(number).text_content().replace("\ud800", "\ufffd") == f"before {expected} after"
+    assert shown.first.locator("mark").get_attribute("title") == "activation 2.5"
+    page.locator(".view td").nth(1).hover()
+    expect(shown).to_have_count(0)
+    page.click("#table")
+    expect(page.locator("td.long + td.texts .context")).to_have_count(5)
+    heads = page.locator(".plain th").all_text_contents()
+    assert heads[heads.index("interpretation") + 1] == "texts that activate it"
+    assert page.evaluate("window.sentinel") is None

@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from report_records import data_of, failed, grid_records
+from transformers.interpretation.features.table import ShownContext, write_contexts
 from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report.__main__ import main
 
@@ -137,3 +139,24 @@ def test_no_output_takes_the_place_of_another_file(csv, capsys, monkeypatch, opt
     csv.rename("table.html")
     assert main(["table.html"]) == 2
     assert (csv.parent / "table.html").read_bytes() == before
+
+
+def test_contexts_of_vectors(tmp_path, capsys):
+    csv, contexts = tmp_path / "vectors.csv", tmp_path / "contexts.jsonl"
+    one = replace(RECORDS[0], name="vectors", layer_idx=None, token_idx=7, current_token="v", token_source="vector")
+    Interpretations([one]).to_csv(csv)
+    write_contexts(contexts, [(7, [ShownContext(2.0, ("a", "b"), 1)])])
+    assert main([str(csv), "--contexts", str(contexts)]) == 0
+    assert data_of(csv.with_suffix(".html").read_text(encoding="utf-8"))["contexts"] == {"7": [["a", "b", "", "2"]]}
+    csv.with_suffix(".html").unlink()
+    for content, message in (
+        ('{"index": 8, "contexts": []}', "none of the vectors"),
+        ('{"index": 7, "contexts": [{"activation": 1, "pieces": ["a"], "at": 1}]}', "token 1 of 1"),
+        ("nothing", "contexts.jsonl"),
+    ):
+        contexts.write_text(content)
+        assert main([str(csv), "--contexts", str(contexts)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert main([str(csv), "--contexts", str(csv.with_suffix(".html"))]) == 2
+    assert not csv.with_suffix(".html").exists()

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from report_records import HOSTILE, data_of, failed, grid_records, hostile_records, shown
+from transformers.interpretation.features.table import ShownContext
 from transformers.interpretation.interpretations import Interpretations
 from transformers.interpretation.report import (
     notebook_view,
@@ -175,3 +176,38 @@ def test_a_notebook_holds_whole_examples_of_a_large_result_and_says_so():
     html = notebook_view(large)
     assert "7,500 interpretations of 5 examples, of which the first 2 are shown" in html
     assert html.count("fact_2") and not html.count("fact_3")
+
+
+def vectors(*indices):
+    return [
+        replace(
+            RECORDS[0],
+            name="vectors",
+            layer_idx=None,
+            token_idx=index,
+            current_token=f"v{index}",
+            token_source="vector",
+        )
+        for index in indices
+    ]
+
+
+def test_contexts_travel_with_the_vectors_that_have_some():
+    found = {
+        1: [ShownContext(3.14159, ("a", " b", " c"), 1)] * 7,
+        2: [ShownContext(1.0, ("x",), 0)],
+        9: [ShownContext(1.0, ("not shown",), 0)],
+    }
+    data = data_of(page(vectors(0, 1, 2), contexts=found))
+    assert data["contexts"] == {"1": [["a", " b", " c", "3.14"]] * 5, "2": [["", "x", "", "1"]]}
+    assert "contexts" not in data_of(page(vectors(0, 1)))
+    with pytest.raises(ValueError, match="none of the vectors"):
+        page(vectors(0, 3), contexts=found)
+    with pytest.raises(ValueError, match="none of the vectors"):
+        page(RECORDS, contexts=found)  # tokens of prompts are no vectors, whatever their index
+
+
+def test_hostile_contexts_cannot_end_the_element():
+    found = {0: [ShownContext(1.0, (text, text, text), 1) for text in HOSTILE[:5]]}
+    html = page(vectors(0), contexts=found)
+    assert data_of(html)["contexts"]["0"] == [[text, text, text, "1"] for text in HOSTILE[:5]]

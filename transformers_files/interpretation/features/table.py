@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .label_scores import LabelScore
 
@@ -40,13 +41,17 @@ def read_contexts(path: Path) -> dict[int, tuple[ShownContext, ...]]:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 content = json.loads(line)
-                found[int(content["index"])] = tuple(
-                    ShownContext(float(one["activation"]), tuple(map(str, one["pieces"])), int(one["at"]))
-                    for one in content["contexts"]
-                )
+                found[int(content["index"])] = tuple(map(_context, content["contexts"]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FeaturesError(f"contexts {path}: {getattr(error, 'strerror', None) or error!r}") from error
     return found
+
+
+def _context(content: Mapping[str, Any]) -> ShownContext:
+    pieces, at = tuple(map(str, content["pieces"])), int(content["at"])
+    if not 0 <= at < len(pieces):
+        raise ValueError(f"token {at} of {len(pieces)} is said to activate")
+    return ShownContext(float(content["activation"]), pieces, at)
 
 
 def write_scores(path: Path, scores: Iterable[LabelScore]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..features.table import read_contexts
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record, with_token_texts
 from ..results.streaming import MOST_CELLS, Examples, Portion, read_example, read_portion
@@ -29,13 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outputs = {name: path for name, (_, path) in figures.items() if path is not None}
     if options.output or (options.show is None and not outputs):
         outputs["the page"] = page
+    inputs = {"the calibration": options.calibration, "the contexts": options.contexts}
     try:
         for path in outputs.values():
             check_writable(path)
-        check_apart(outputs, files_of(options.csv) | {"the calibration": options.calibration})
+        check_apart(outputs, files_of(options.csv) | inputs)
         if "the page" in outputs:
             check_page(page)
         calibration = Calibration.read(options.calibration) if options.calibration else BUILT_IN_CALIBRATION
+        contexts = None if options.contexts is None else read_contexts(options.contexts)
         if options.show is not None:
             shown = _with_token_texts(_shown(options), options.csv)
             show(shown, min_trust=options.min_trust, calibration=calibration)
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 note=portion.note,
                 reading=None if made is None else made.description,
                 calibration=calibration,
+                contexts=contexts,
             )
             print(f"{len(results):,} interpretations in {page}")
         if portion.note:
@@ -97,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE.json", help="of trust, as evaluate_interpretations.py measured it"
+    )
+    parser.add_argument(
+        "--contexts",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="of vectors: the texts that activate them, as find_contexts.py wrote them, for the page",
     )
     parser.add_argument("--grid-figure", type=Path, metavar="FILE", help="the first grid as .png, .svg or .pdf")
     parser.add_argument("--answers-figure", type=Path, metavar="FILE", help="answers named, by layer, likewise")

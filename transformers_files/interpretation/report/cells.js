@@ -42,6 +42,16 @@ function element(name, className, text) {
   return made;
 }
 
+// The texts that activate a vector, the token that does so marked.
+function contextsOf(cell, name) {
+  return (data.contexts?.[cell[TOKEN]] ?? []).map(([before, at, after, activation]) => {
+    const made = element(name, "context", before.replace(/\n/g, "⏎")), token = element("mark", "", at.replace(/\n/g, "⏎"));
+    token.title = `activation ${activation}`;
+    made.append(token, after.replace(/\n/g, "⏎"));
+    return made;
+  });
+}
+
 function wordOf(text, relevancy, probability) {
   const span = element("span", "r" + stepOf(relevancy ?? 0), text.replace(/\n/g, "⏎"));
   span.title = `relevancy ${decimal(relevancy)} · probability ${decimal(probability)}`;

@@ -149,7 +149,8 @@ function tell(number, cell) {
     if (typeof cell[TEXTS] === "string") words.textContent = cell[TEXTS];
     else words.replaceChildren(...cell[TEXTS].map((word, at) => wordOf(word, cell[RELEVANCY][at], cell[PROBABILITY][at])));
   }
-  words.scrollTop = 0;
+  $("contexts").replaceChildren(...contextsOf(cell, "li"));
+  $("dock").scrollTop = words.scrollTop = 0;
   $("place").replaceChildren(...parts, element("span", "word"));
 }
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..features.table import ShownContext
 from ..results.calibration import BUILT_IN_CALIBRATION, Calibration
 from ..results.record import Record
 from ..results.samples import Agreement
@@ -25,6 +26,8 @@ from .strings import encodable, excerpt
 _HERE = Path(__file__).parent
 _OVERVIEW_LENGTH = 200
 _NOTEBOOK_CELLS = 4000
+_CONTEXTS_SHOWN = 5
+"""Of each vector, so that the page's size does not follow that of the file of contexts."""
 _MARK = b"transformers.interpretation.report"
 """In the head of every page."""
 _NOT_ABLE_TO_END_AN_ELEMENT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -37,12 +40,16 @@ def page(
     note: str | None = None,
     reading: str | None = None,
     calibration: Calibration = BUILT_IN_CALIBRATION,
+    contexts: Mapping[int, Sequence[ShownContext]] | None = None,
 ) -> str:
     """The page as text. Its size is about 15 bytes per generated token: half a kilobyte for a cell of 30 tokens.
 
     note: what the reader should know of the records as a whole, such as how many there are beside them.
     reading: how embeddings were interpreted, as `InterpretationSettings.description` says it.
     calibration: of the trust below which the reader can hide cells.
+    contexts: by a vector's index, the texts that activate it, the strongest first; five are shown at most.
+
+    Raises ValueError for contexts of none of the vectors.
     """
     examples = examples_of(records)
     style = palette_style() + asset("page.css")
@@ -62,7 +69,7 @@ def page(
         script=script,
         style_hash=content_hash(style),
         script_hash=content_hash(script),
-        data=data_json(records, calibration),
+        data=data_json(records, calibration, contexts),
     )
 
 
@@ -74,9 +81,10 @@ def write_page(
     note: str | None = None,
     reading: str | None = None,
     calibration: Calibration = BUILT_IN_CALIBRATION,
+    contexts: Mapping[int, Sequence[ShownContext]] | None = None,
 ) -> None:
     """Write the page, in UTF-8, to `path`: whole or not at all, by way of a file named `….tmp` beside it."""
-    text = page(records, title=title, note=note, reading=reading, calibration=calibration)
+    text = page(records, title=title, note=note, reading=reading, calibration=calibration, contexts=contexts)
     temporary = Path(f"{path}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -112,13 +120,19 @@ def notebook_view(records: Sequence[Record]) -> str:
     )
 
 
-def data_json(records: Sequence[Record], calibration: Calibration = BUILT_IN_CALIBRATION) -> str:
+def data_json(
+    records: Sequence[Record],
+    calibration: Calibration = BUILT_IN_CALIBRATION,
+    contexts: Mapping[int, Sequence[ShownContext]] | None = None,
+) -> str:
     """The cells as JSON that is safe inside a script element: no <, > or &, nothing beyond ASCII."""
     data = {
         "scale": round(1000 * relevancy_scale(records)),
         "steps": STEPS,
         "examples": [_example_data(example, calibration) for example in examples_of(records)],
     }
+    if contexts is not None:
+        data["contexts"] = _contexts_data(records, contexts)
     # ASCII only: U+2028, U+2029 and lone surrogates are written as escapes, which JSON.parse takes.
     return script_safe(json.dumps(data, ensure_ascii=True, separators=(",", ":")))
 
@@ -147,6 +161,27 @@ def _first_records(records: Sequence[Record]) -> list[Record]:
             break
         chosen += more
     return chosen
+
+
+def _contexts_data(
+    records: Sequence[Record], contexts: Mapping[int, Sequence[ShownContext]]
+) -> dict[int, list[list[str]]]:
+    """Index of a vector → [text before, the token that activates it, text behind, activation] of each context."""
+    vectors = sorted({record.token_idx for record in records if record.kind == "vector"} & contexts.keys())
+    if not vectors:
+        raise ValueError("the contexts are of none of the vectors that are shown")
+    return {
+        vector: [
+            [
+                "".join(one.pieces[: one.at]),
+                one.pieces[one.at],
+                "".join(one.pieces[one.at + 1 :]),
+                f"{one.activation:.3g}",
+            ]
+            for one in contexts[vector][:_CONTEXTS_SHOWN]
+        ]
+        for vector in vectors
+    }
 
 
 def _example_data(example: ExampleGrid, calibration: Calibration) -> dict[str, Any]:

@@ -3,14 +3,18 @@ const ROWS = 400; // of a table that are made in one go
 const TABLE = [["layer", "number"], ["token", "number"], ["current token", "short"], ["source", "short"], ["interpretation prompt", "short"],
   ["interpretation", "long"], ["mean relevancy", "wide number"], ["mean probability", "wide number"], ["trust", "fair number"], ["status", "short"]];
 const AGREEMENT = ["agreement", "short"]; // where there are samples
+const CONTEXTS = ["texts that activate it", "texts"]; // where they are known, after the interpretation
+const SAID = TABLE.findIndex(([name]) => name === "interpretation");
 
 // `entries` are [label of the interpretation prompt, cell], `made(row, cell)` is told of each row.
 function plainTable(example, entries, made) {
-  const table = element("table", "plain"), node = element("div", "scroller");
+  const table = element("table", data.contexts ? "plain with-texts" : "plain"), node = element("div", "scroller");
   table.append(element("caption", "", example.name));
   const head = table.createTHead().insertRow(), body = table.createTBody();
   const sampled = entries.some(([, cell]) => cell[SAMPLES]);
-  for (const [name, className] of sampled ? [...TABLE, AGREEMENT] : TABLE) {
+  const heads = sampled ? [...TABLE, AGREEMENT] : [...TABLE];
+  if (data.contexts) heads.splice(SAID + 1, 0, CONTEXTS);
+  for (const [name, className] of heads) {
     head.append(element("th", className, name));
     head.lastChild.scope = "col";
   }
@@ -21,6 +25,11 @@ function plainTable(example, entries, made) {
     for (const [label, cell] of entries.slice(from, from + ROWS)) {
       const row = tableRow(columns.get(cell[TOKEN]), label, cell);
       if (sampled) row.append(element("td", AGREEMENT[1], agreement(cell)));
+      if (data.contexts) {
+        const texts = element("td", CONTEXTS[1]);
+        texts.append(...contextsOf(cell, "p"));
+        row.cells[SAID].after(texts);
+      }
       body.append(row);
       made(row, cell);
     }
