@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def labelled_vectors(loaded: Loaded, table: Labelled, layer: int | None, *, raw: bool) -> Tensor:
     """`[n, hidden]`, float32: of the table, or the hidden states of its prompts' last tokens. Raises ValueError."""
     from tqdm import tqdm
+    from transformers.interpretation.measures import last_token_states
     from transformers.interpretation.models.layer_inputs import hidden_size
-    from transformers.interpretation.readers.labelled_vectors import last_states
 
     if table.vectors is not None:
         if (found := table.vectors.shape[1]) != (expected := hidden_size(loaded.model)):
@@ -25,4 +25,7 @@ def labelled_vectors(loaded: Loaded, table: Labelled, layer: int | None, *, raw:
         raise ValueError("prompts are read at a layer: give --layer")
     assert table.prompts is not None  # a table has one or the other
     with tqdm(total=len(table.prompts), unit="prompt", leave=False) as bar:
-        return last_states(loaded.model, loaded.tokenizer, table.prompts, layer, raw=raw, on_prompt=bar.update)
+        states = last_token_states(
+            loaded.model, loaded.tokenizer, table.prompts, [layer], raw=raw, on_prompt=bar.update
+        )
+    return states[:, 0].float()

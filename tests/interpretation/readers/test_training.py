@@ -14,7 +14,7 @@ from tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from transformers.interpretation import interpret
 from transformers.interpretation.prompts.interpretation_prompt import InterpretationPromptSpec
 from transformers.interpretation.readers.formats import find_reader
-from transformers.interpretation.readers.labelled_vectors import LabelledVectors, held_out_share, last_states
+from transformers.interpretation.readers.labelled_vectors import LabelledVectors, held_out_share
 from transformers.interpretation.readers.reader import ReaderError
 from transformers.interpretation.readers.selfie_adapter import prompt_for
 from transformers.interpretation.readers.training import KINDS, AdapterSettings, _beginning, _Task, train_adapter
@@ -271,16 +271,6 @@ def test_the_prompt_where_none_was_published():
     assert chat.text == f'<s>user:{asked}</s><s>assistant: The meaning of "{{vector}}" is "'
     for spec in (plain, chat):
         assert len(spec.build(TOKENIZER).insert_locations) == 2 and spec.stop == '"'
-
-
-@torch.no_grad()
-def test_states_are_those_of_the_last_token(model):
-    for raw, text in ((True, "Hullo"), (False, "[INST] Hullo [/INST]")):
-        (found,) = last_states(model, TOKENIZER, ["Hullo"], 3, raw=raw)
-        ids = torch.tensor([TOKENIZER.encode(text)])
-        assert torch.allclose(found, model(ids, output_hidden_states=True).hidden_states[3][0, -1], atol=1e-5)
-    with pytest.raises(ValueError, match="layer 9 is out of range"):
-        last_states(model, TOKENIZER, ["Hullo"], 9)
 
 
 def test_a_share_is_held_out():

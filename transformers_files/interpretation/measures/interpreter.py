@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,9 +58,24 @@ class Interpreter:
 
 
 def last_token_states(
-    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], layers: Sequence[int]
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    raw: bool = True,
+    on_prompt: Callable[[], object] = lambda: None,
 ) -> torch.Tensor:
-    """The hidden states of each raw prompt's last token: `[len(prompts), len(layers), hidden]`."""
-    device = input_device(model)
-    ids = [torch.tensor([encode_prompt(tokenizer, prompt, raw=True)], device=device) for prompt in prompts]
-    return torch.stack([capture(model, one, layers, [-1])[:, 0] for one in ids])
+    """The hidden states of each prompt's last token: `[len(prompts), len(layers), hidden]`, in the model's dtype.
+
+    raw: prompts as they are; otherwise each is a user's turn, whose last token is where the reply begins. on_prompt:
+    called after each.
+
+    Raises ValueError for a layer that does not exist.
+    """
+    states = []
+    for prompt in prompts:
+        ids = torch.tensor([encode_prompt(tokenizer, prompt, raw=raw)], device=input_device(model))
+        states.append(capture(model, ids, layers, [-1])[:, 0])
+        on_prompt()
+    return torch.stack(states)

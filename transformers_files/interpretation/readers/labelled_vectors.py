@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-from ..models.activations import capture
-from ..models.chat_template import encode_prompt
-from ..models.forward import input_device
-from ..models.tokenizer import Tokenizer
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,26 +50,3 @@ def held_out_share(n: int, share: float, seed: int) -> tuple[bool, ...]:
         raise ValueError(f"the share that is held out is {share}: between 0 and 1")
     chosen = set(torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: max(1, round(share * n))].tolist())
     return tuple(row in chosen for row in range(n))
-
-
-def last_states(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    layer: int,
-    *,
-    raw: bool = False,
-    on_prompt: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """The hidden states of each prompt's last token, `[n, hidden]`, float32.
-
-    raw: prompts as they are; otherwise each is a user's turn, and the last token is where the reply begins.
-
-    Raises ValueError for a layer that there is not.
-    """
-    states = []
-    for prompt in prompts:
-        ids = torch.tensor([encode_prompt(tokenizer, prompt, raw=raw)], device=input_device(model))
-        states.append(capture(model, ids, [layer], [-1])[0, 0].float())
-        on_prompt()
-    return torch.stack(states)

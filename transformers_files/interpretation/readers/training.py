@@ -82,12 +82,13 @@ class AdapterSettings:
 
     def rows(self, step: int, among: Sequence[int]) -> list[int]:
         """Those of a step: all have their turn, in another order each time, whatever came before the step."""
-        chosen = []
-        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-            turn, at = divmod(place, len(among))
-            order = torch.randperm(len(among), generator=torch.Generator().manual_seed(self.seed + turn))
-            chosen.append(among[int(order[at])])
-        return chosen
+        first, n = step * self.batch_size, len(among)
+        orders = [self._order(turn, n) for turn in range(first // n, (first + self.batch_size - 1) // n + 1)]
+        start = first % n
+        return [among[at] for at in torch.cat(orders)[start : start + self.batch_size].tolist()]
+
+    def _order(self, turn: int, n: int) -> Tensor:
+        return torch.randperm(n, generator=torch.Generator().manual_seed(self.seed + turn))
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def _train(
         optimizer.zero_grad()
         loss = task.losses(projection, settings.rows(number, training)).mean()
         if not torch.isfinite(loss):
-            raise ValueError(f"step {number}: the loss is {float(loss)}; choose a lower learning rate or scale")
+            raise ValueError(f"step {number}: the loss is {float(loss.detach())}; choose a lower learning rate or scale")
         loss.backward()
         nn.utils.clip_grad_norm_(trained.values(), settings.clip)
         optimizer.step()
