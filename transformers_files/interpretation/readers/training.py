@@ -241,8 +241,9 @@ def _train(
             group["lr"] = settings.rate(number)
         optimizer.zero_grad()
         loss = task.losses(projection, settings.rows(number, training)).mean()
-        if not torch.isfinite(loss):
-            raise ValueError(f"step {number}: the loss is {float(loss.detach())}; choose a lower learning rate or scale")
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(f"step {number}: the loss is {value}; choose a lower learning rate or scale")
         loss.backward()
         nn.utils.clip_grad_norm_(trained.values(), settings.clip)
         optimizer.step()
@@ -251,7 +252,7 @@ def _train(
             validation = task.validation(projection, held_out)
             if validation < float(best["loss"]):
                 best = best | state(steps, validation)
-        on_step(Step(number, float(loss.detach()), validation))
+        on_step(Step(number, value, validation))
         if store is not None and steps % store.every == 0:
             store.save(trained, optimizer, steps, best)
     return best
